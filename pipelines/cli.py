@@ -1,0 +1,210 @@
+"""The front door: `ppt ...`. Parses, calls a stage, prints; nothing else.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or config (nothing was done), 3 done with skipped items, 130 / 143 stopped
+by SIGINT / SIGTERM (the same command resumes).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppt import __version__
+from ppt.config import Config, ConfigError, load_config
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+SHIPPED_CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
+DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
+SKIPPED = 3
+
+ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one.")]
+Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
+Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
+Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
+
+
+@app.command()
+def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
+    """Embedded weights and data through every stage that exists, then the report."""
+    config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
+    skipped = _walk(config, output, fresh)
+    _report(output)
+    _leave(skipped)
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    pairs: Pairs = None,
+    truth: Truth = None,
+    output: Output = Path("outputs/run"),
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    fresh: Fresh = False,
+) -> None:
+    """All stages in order on your pairs, then the report."""
+    settings = _config(config, overrides, pairs, truth, limit)
+    if settings.records.pairs is None:
+        raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
+    if dry_run:
+        from pipelines.plan import describe
+
+        for line in describe(settings, output):
+            typer.echo(line)
+        return
+    skipped = _walk(settings, output, fresh)
+    _report(output)
+    _leave(skipped)
+
+
+def _stage_command(name: str, help: str) -> None:
+    def command(
+        config: ConfigFile,
+        output: Output,
+        overrides: Overrides = [],  # noqa: B006 -- typer copies it
+        pairs: Pairs = None,
+        truth: Truth = None,
+        fresh: Fresh = False,
+    ) -> None:
+        from pipelines.run import STAGES
+
+        summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
+        typer.echo(summary.line())
+        _leave(summary.skipped, summary.items)
+
+    app.command(name=name, help=help)(command)
+
+
+_stage_command("records", "Stage 0: check the pairs and their images; lock the truth away.")
+_stage_command("relevance", "Stage 1: CLIP features and a relevance map for every sentence.")
+_stage_command("masks", "Stage 3: points from the maps, SAM's candidate masks, and the choice among them.")
+_stage_command("labels", "Stage 4: pseudo-labels with weight, scores and reasons.")
+_stage_command("evaluate", "Stage 6: score the labels against the truth; the only stage that opens it.")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]) -> None:
+    """One self-contained HTML file: every item with its map, points, candidates and mask; worst first."""
+    _report(directory)
+
+
+@app.command()
+def doctor(output: Output = Path("outputs")) -> None:
+    """Versions, devices, weights, the torch/torchvision pair, free disk: what is wrong and how to mend it."""
+    from pipelines.doctor import examine
+
+    findings = list(examine(output))
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
+        if not finding.well:
+            typer.echo(f"      {finding.remedy}")
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(1)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ppt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Pixel masks from image-text pairs alone."""
+
+
+def _config(
+    name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
+) -> Config:
+    given = {"pairs": pairs, "truth": truth, "limit": limit}
+    settings = [f"records.{key}={json.dumps(str(value))}" if isinstance(value, Path) else f"records.{key}={value}" for key, value in given.items() if value is not None]
+    return load_config(_config_path(name), [*overrides, *settings])
+
+
+def _config_path(name: str) -> Path:
+    """The file named, or the config shipped under that name ("demo", "custom", ...)."""
+    path = Path(name)
+    if path.exists() or path.suffix:
+        return path
+    for folder in SHIPPED_CONFIGS:
+        if (folder / f"{name}.yaml").exists():
+            return folder / f"{name}.yaml"
+    shipped = sorted({p.stem for folder in SHIPPED_CONFIGS for p in folder.glob("*.yaml")})
+    raise ConfigError(f"{name}: no such file, and no shipped config of that name; there are {', '.join(shipped)}")
+
+
+def _walk(config: Config, output: Path, fresh: bool) -> int:
+    """Run every stage, print a line for each; returns how many items were skipped, 0 < all of them or it fails."""
+    from pipelines.run import run as walk
+
+    skipped = 0
+    for summary in walk(config, output, fresh):
+        typer.echo(summary.line())
+        skipped += summary.skipped
+        if summary.items == 0 and summary.stage != "evaluate":
+            typer.echo(f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl", err=True)
+            raise typer.Exit(1)
+    return skipped
+
+
+def _report(output: Path) -> None:
+    from pipelines.stage import images_root
+    from ppt.report import build_report
+
+    typer.echo(f"report: {build_report(output, images_root(Config(), output))}")
+
+
+def _leave(skipped: int, items: int = 1) -> None:
+    if items == 0:
+        raise typer.Exit(1)
+    if skipped:
+        raise typer.Exit(SKIPPED)
+
+
+def main() -> None:
+    """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
+    from click.exceptions import Abort
+
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command resumes", 130)
+    except Abort:
+        _stop("stopped; the same command resumes", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("PPT_TRACEBACK"):
+            raise
+        _stop(str(error) or type(error).__name__, _exit_code(error))
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"ppt: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int:
+    """2 for what the user asked wrongly, the signal's own for a stop, 1 for everything else."""
+    from ppt.backbones.weights import WeightsError
+    from ppt.engine import Interrupted
+    from ppt.records.pairs import PairsError
+    from ppt.records.truth import TruthError
+    from ppt.report import ReportError
+    from ppt.store import ArtifactError
+
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    usage = (ConfigError, WeightsError, PairsError, TruthError, ArtifactError, ReportError, FileNotFoundError)
+    return 2 if isinstance(error, usage) else 1
+
+

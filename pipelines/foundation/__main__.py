@@ -1,0 +1,71 @@
+"""Command line of the foundation: train, pack, judge, and build the demo data. See the package's docstring."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from pipelines.foundation import clip as clip_training
+from pipelines.foundation import data, judge
+from pipelines.foundation import sam as sam_training
+from pipelines.foundation.pack import pack as pack_weights
+from ppt.backbones.clip import load_clip
+from ppt.backbones.sam import load_sam
+from ppt.backbones.weights import SHIPPED
+from ppt.scenes.cutouts import load_cutouts
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Folder = Annotated[Path, typer.Option(help="Where checkpoints are kept; run again to resume.")]
+Minutes = Annotated[float, typer.Option(help="Planned length; the learning rate falls to zero at its end.")]
+
+
+@app.command()
+def clip(folder: Folder = Path("outputs/foundation"), minutes: Minutes = 95) -> None:
+    """Train the small CLIP on composed scenes and their sentences, on one thread."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    clip_training.train(folder, minutes)
+
+
+@app.command()
+def sam(folder: Folder = Path("outputs/foundation"), minutes: Minutes = 92) -> None:
+    """Train the small SAM on clicks in scenes of two thirds of the cut-outs, on one thread."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    sam_training.train(folder, minutes)
+
+
+@app.command()
+def pack(folder: Folder = Path("outputs/foundation"), to: Path = SHIPPED) -> None:
+    """Write the averaged weights as fp16 safetensors with their configs and sha256: the embedded default."""
+    pack_weights(folder, to)
+
+
+@app.command(name="data")
+def demo_data(to: Annotated[Path, typer.Option(help="Folder to write.")]) -> None:
+    """Compose the demo's images, sentences and truth."""
+    data.build(to)
+
+
+@app.command(name="judge")
+def judge_all(scenes: Annotated[int, typer.Option(help="Scenes per figure.")] = 630) -> None:
+    """Print the figures that the README states, as JSON."""
+    cutouts = load_cutouts()
+    small_clip, small_sam = load_clip("embedded", None, "cpu"), load_sam("embedded", None, "cpu")
+    pointing, objects = judge.pointing(small_clip, cutouts, scenes)
+    mixed, mixed_n = judge.clicks(small_sam, cutouts, scenes // 3, "mixed")
+    single, single_n = judge.clicks(small_sam, cutouts, scenes // 3, "one")
+    figures = {
+        "clip zero-shot top-1": {"value": judge.zero_shot(small_clip, cutouts, scenes), "n": scenes},
+        "clip names": len({c.name for c in cutouts}),
+        "clip pointing": {"value": pointing, "n": objects},
+        "sam unseen, 1-3 clicks": {"value": mixed, "n": mixed_n},
+        "sam unseen, one interior click": {"value": single, "n": single_n},
+    }
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,167 @@
+"""The embedded SAM: segment_anything's `Sam` with a small ViT, class-agnostic masks from clicks.
+
+Trained on scenes of two thirds of the cut-outs; the third with `unseen_by_sam` judges it. For every object one to three
+positive and none to three negative clicks are drawn; the single-mask output and the best of the three multimask outputs
+learn the mask (focal + dice, as in Kirillov et al. 2023, section A), the IoU head learns their quality.
+"""
+
+import functools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import Sam
+
+from pipelines.foundation.pool import Sample, ScenePool
+from pipelines.foundation.schedule import Training
+from ppt.backbones.sam import build_embedded_sam
+from ppt.scenes.cutouts import Cutout, load_cutouts
+from ppt.scenes.sentences import sample_scene
+from ppt.seeding import generator
+
+SIDE = 192
+CONFIG = {
+    "image_encoder": {
+        "img_size": SIDE, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5, "mlp_ratio": 4,
+        "out_chans": 128, "qkv_bias": True, "use_rel_pos": False, "window_size": 8, "global_attn_indexes": [2, 5],
+    },
+    "prompt_encoder": {"mask_in_chans": 16},
+    "mask_decoder": {
+        "num_multimask_outputs": 3, "iou_head_depth": 3, "iou_head_hidden_dim": 128,
+        "transformer": {"depth": 2, "mlp_dim": 512, "num_heads": 8},
+    },
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+}  # fmt: skip
+FINE = 96
+OBJECTS = 4
+
+
+@functools.cache
+def _cutouts(unseen: bool) -> list[Cutout]:
+    return [c for c in load_cutouts() if c.unseen_by_sam == unseen]
+
+
+def make_sample(seed: int, unseen: bool = False, clicks: str = "mixed") -> Sample:
+    """A scene of (SIDE, SIDE), up to OBJECTS of its objects with soft masks (FINE, FINE) and six clicks each.
+
+    `clicks` is "mixed" (1-3 positive, 0-3 negative) or "one" (a single positive click well inside).
+    """
+    rng = generator(0, f"foundation/sam/{unseen}/{clicks}", str(seed))
+    scene = sample_scene(rng, _cutouts(unseen), SIDE, SIDE, int(rng.integers(1, 6)), twins=rng.random() < 0.3)
+    objects = [o for o in scene.instances if o.mask.sum() >= 40]
+    order = rng.permutation(len(objects))[:OBJECTS]
+    targets, points, labels = [], [], []
+    for i in order:
+        mask = objects[i].mask
+        xy, label = draw_clicks(rng, mask, [o.mask for o in objects if o is not objects[i]], clicks)
+        targets.append(cv2.resize(mask.astype(np.float32), (FINE, FINE), interpolation=cv2.INTER_AREA))
+        points.append(xy)
+        labels.append(label)
+    masks = np.stack(targets) if targets else np.zeros((0, FINE, FINE), np.float32)
+    return {
+        "image": scene.image,
+        "masks": (masks * 255).astype(np.uint8),
+        "points": np.array(points, np.float32).reshape(-1, 7, 2),
+        "labels": np.array(labels, np.int64).reshape(-1, 7),
+    }
+
+
+def draw_clicks(
+    rng: np.random.Generator, mask: np.ndarray, others: list[np.ndarray], clicks: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clicks (7, 2) float32 xy and labels (7,): positives inside, negatives near or on other objects, -1 to fill."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    well_inside = np.argwhere(depth >= 0.5 * depth.max())
+    inside = np.argwhere(mask)
+    positives, negatives = (1, 0) if clicks == "one" else (int(rng.integers(1, 4)), int(rng.integers(0, 4)))
+    xy, label = np.zeros((7, 2), np.float32), np.full(7, -1, np.int64)
+    for i in range(positives):
+        source = well_inside if clicks == "one" or rng.random() < 0.5 else inside
+        xy[i] = source[rng.integers(len(source))][::-1]
+        label[i] = 1
+    ring = np.argwhere(cv2.dilate(mask.astype(np.uint8), np.ones((31, 31), np.uint8)).astype(bool) & ~mask)
+    for i in range(positives, positives + negatives):
+        if others and rng.random() < 0.5:
+            source = np.argwhere(others[rng.integers(len(others))])
+        else:
+            source = ring
+        if len(source):
+            xy[i] = source[rng.integers(len(source))][::-1]
+            label[i] = 0
+    return xy, label
+
+
+def decode(
+    model: Sam, features: torch.Tensor, counts: list[int], points: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All four mask outputs for prompts of several images: (n, 4, FINE, FINE) logits and (n, 4) IoU predictions.
+
+    features (b, c, g, g); counts[i] prompts belong to image i, in order. The official decoder takes one image at a
+    time; its parts are called here with one image embedding a prompt.
+    """
+    # +0.5 to pixel centres happens inside the prompt encoder; the padding point is label -1, as SamPredictor's.
+    sparse, dense = model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
+    decoder = model.mask_decoder
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])[None].expand(len(points), -1, -1)
+    tokens = torch.cat([tokens, sparse], 1)
+    source = torch.repeat_interleave(features, torch.tensor(counts), 0) + dense
+    place = model.prompt_encoder.get_dense_pe().expand(len(points), -1, -1, -1)
+    hidden, source_out = decoder.transformer(source, place, tokens)
+    upscaled = decoder.output_upscaling(source_out.transpose(1, 2).reshape(source.shape))
+    heads = [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)]
+    masks = (torch.stack(heads, 1) @ upscaled.flatten(2)).view(len(points), -1, *upscaled.shape[-2:])
+    return masks, decoder.iou_prediction_head(hidden[:, 0])
+
+
+def mask_losses(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """20 x focal + dice of (n, k, h, w) logits against (n, 1, h, w) soft targets, (n, k); and their hard IoU, (n, k)."""
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    wrongness = (probability - target).abs()
+    focal = (wrongness.square() * entropy).mean((2, 3))
+    overlap = (probability * target).sum((2, 3))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((2, 3)) + target.sum((2, 3)) + 1)
+    hard, solid = logits > 0, target > 0.5
+    iou = (hard & solid).sum((2, 3)) / (hard | solid).sum((2, 3)).clamp(min=1)
+    return 20 * focal + dice, iou
+
+
+def to_batch(model: Sam, samples: list[Sample], most: int) -> tuple[torch.Tensor, list[int], *tuple[torch.Tensor, ...]]:
+    """Images normalised as SAM does (b, 3, SIDE, SIDE), prompts per image, and the prompts of all images joined.
+
+    The first `most` clicks of each object are kept; positives come first.
+    """
+    images = torch.from_numpy(np.stack([s["image"] for s in samples])).permute(0, 3, 1, 2).float()
+    images = (images - model.pixel_mean) / model.pixel_std
+    masks = torch.from_numpy(np.concatenate([s["masks"] for s in samples])).float().div(255)[:, None]
+    points = torch.from_numpy(np.concatenate([s["points"] for s in samples]))
+    labels = torch.from_numpy(np.concatenate([s["labels"] for s in samples]))
+    return images, [len(s["points"]) for s in samples], points[:, :most], labels[:, :most], masks
+
+
+def train(folder: Path, minutes: float) -> None:
+    """Train for `minutes`, resuming from folder/sam.pt; prints one line every 25 steps."""
+    torch.manual_seed(0)
+    model = build_embedded_sam(CONFIG)
+    model.train()
+    training = Training(model, folder / "sam.pt", minutes, rate=1e-3)
+    rng = np.random.default_rng(training.steps)
+    pool = ScenePool(make_sample, 1_000_000 + 200_000 * training.steps, capacity=14000, reuse=3)
+    shown: list[list[float]] = []
+    while training.progress < 1:
+        images, counts, points, labels, target = to_batch(model, pool.draw(rng, 16), most=int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25])))
+        with torch.autocast("cpu", torch.bfloat16):
+            features = model.image_encoder(images)
+            logits, quality = decode(model, features, counts, points, labels)
+        losses, iou = mask_losses(logits.float(), target)
+        best = losses[:, 1:].min(1).values
+        loss = losses[:, 0].mean() + best.mean() + 0.1 * losses[:, 1:].mean() + (quality.float() - iou).square().mean()
+        training.step(loss)
+        shown.append([loss.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()])
+        if training.steps % 25 == 0:
+            mean = np.mean(shown[-25:], 0)
+            print(f"sam step {training.steps} {training.progress:.3f} loss {mean[0]:.3f} single {mean[1]:.3f} "
+                  f"best of three {mean[2]:.3f}", flush=True)  # fmt: skip

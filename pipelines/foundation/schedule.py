@@ -1,0 +1,67 @@
+"""What both foundation trainings share: a clock-driven learning rate, averaged weights, checkpoints that resume."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Training:
+    """Model, AdamW, a running average of the weights, and the clock. Saves every three minutes; resumes when run again.
+
+    The learning rate warms up over the first 3 % of `minutes` and falls along a cosine to zero at its end.
+    """
+
+    def __init__(self, model: nn.Module, path: Path, minutes: float, rate: float, decay: float = 0.05) -> None:
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.model, self.path, self.minutes, self.rate = model, path, minutes, rate
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-6)
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.steps, self.spent, self._saved = 0, 0.0, 0.0
+        if path.exists():
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.average, self.steps, self.spent = state["average"], state["steps"], state["spent"]
+        self._saved = self.spent
+        self._last = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        """Share of the planned time that is spent, 0 to 1."""
+        return min(1.0, self.spent / (60 * self.minutes))
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One optimiser step on `loss`; a loss that is not finite is passed over."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if torch.isfinite(loss):
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            warm = min(1.0, self.progress / 0.03 + 0.02)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress))
+            self.optimiser.step()
+        keep = min(0.998, self.steps / (self.steps + 20))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - keep)
+                else:
+                    self.average[name].copy_(value)
+        now = time.monotonic()
+        self.spent, self._last, self.steps = self.spent + now - self._last, now, self.steps + 1
+        if self.spent - self._saved > 180 or self.progress >= 1:
+            self.save()
+
+    def save(self) -> None:
+        """Write the whole state beside its final name, then rename."""
+        temporary = self.path.with_suffix(".tmp")
+        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average}
+        torch.save({**state, "steps": self.steps, "spent": self.spent}, temporary)
+        temporary.replace(self.path)
+        self._saved = self.spent

@@ -1,0 +1,192 @@
+"""Stage 0: the user's pairs and their images, checked; and the truth, locked away.
+
+    ppt records CONFIG.yaml --output DIR
+
+Reads records.pairs, the images and records.truth. Writes DIR/records: one row a pair, one shard per
+`shard_size` distinct image contents with all their sentences; and DIR/truth with truth.jsonl: {"id",
+"segmentation","split","source","kind"}, sorted by id, for the pairs of this run, those that failed included.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipelines import stage
+from ppt.config import Config, ConfigError, fingerprint
+from ppt.durable import ensure, identity, json_lines
+from ppt.manifest import Manifest
+from ppt.records import images, pairs
+from ppt.records import truth as truths
+from ppt.records.images import ImageError, ImagePolicy
+from ppt.records.pairs import PairsError, Row
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact, begin
+from ppt.types import Record
+
+STAGE = "records"
+TRUTH = "truth"
+PREVIEWED = 12
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: where and how images are read, the rows of every shard, what each image holds.
+
+    contents: image path -> sha256 of its bytes, None where it cannot be read.
+    """
+
+    root: Path
+    policy: ImagePolicy
+    shards: dict[str, list[Row]]
+    contents: dict[str, str | None]
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+    """Make DIR/records complete, and DIR/truth where there is truth.
+
+    Raises ConfigError without pairs, PairsError or TruthError where a file is of no use, and StaleArtifact.
+    """
+    path = config.records.pairs
+    if path is None:
+        raise ConfigError(
+            "records.pairs: name the file of pairs, e.g. --set records.pairs=pairs.jsonl (got None)"
+        )
+    rows = pairs.read(path)
+    chosen = pairs.select(rows, config.records.splits, config.records.limit)
+    if not chosen:
+        have = ", ".join(sorted({repr(row.split) for row in rows}))
+        raise PairsError(
+            f"pairs: {path}: no row is of records.splits {config.records.splits}; its splits: {have}"
+        )
+    root, policy = path.parent, stage.image_policy(config)
+    contents = _contents(root, policy, chosen)
+    shards = _shards(chosen, contents, config.shard_size)
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections(STAGE),
+        inputs={"pairs": identity(path.read_bytes())["sha256"], "images": fingerprint(contents)},
+        weights={},
+        seed=config.seed,
+    )
+    names = _names(chosen)
+    plan = {key: [names[row.line] for row in group] for key, group in shards.items()}
+    with begin(output / STAGE, manifest, plan, fresh) as writer:
+        stage.remember_source(output, {"pairs": str(path.resolve())})
+        make = functools.partial(Context, root, policy, shards, contents)
+        artifact, summary = stage.fill(writer, shard_of_records, make, config)
+        if not (artifact.folder / "preview.png").exists():
+            _preview(artifact, make())
+    if config.records.truth is None:
+        return summary
+    refused = _lock_away(config.records.truth, artifact, rows, chosen, config, fresh)
+    reasons = {f"{TRUTH}:{error}": count for error, count in refused.reasons.items()}
+    return replace(summary, skipped=summary.skipped + refused.skipped, reasons={**summary.reasons, **reasons})
+
+
+def shard_of_records(context: Context, shard: Shard) -> None:
+    """Write one shard: every image content decoded once, a row for each of its sentences."""
+    records, failures = [], []
+    by_content: dict[str, list[Row]] = {}
+    for row, item in zip(context.shards[shard.key], shard.items, strict=True):
+        if row.pair is None:
+            failures.append(Failure(STAGE, item, row.error, row.message))
+        else:
+            by_content.setdefault(_content(row.pair.image, context.contents), []).append(row)
+    for group in by_content.values():
+        found = [row.pair for row in group if row.pair is not None]
+        image = found[0].image
+        try:
+            loaded = images.load(context.root, image, context.policy, context.contents[image])
+        except ImageError as error:
+            failures += [Failure(STAGE, pair.id, error.error, error.message) for pair in found]
+            continue
+        height, width, _ = loaded.pixels.shape
+        records += [Record(pair, loaded.sha256, height, width, loaded.flags_as(pair.image)) for pair in found]
+    shard.write([record.to_json() for record in records], None, failures)
+
+
+def _contents(root: Path, policy: ImagePolicy, rows: Sequence[Row]) -> dict[str, str | None]:
+    """sha256 of every distinct image, in order of first appearance; None where it cannot be read."""
+    contents: dict[str, str | None] = dict.fromkeys(row.pair.image for row in rows if row.pair is not None)
+    for image in tqdm(contents, desc="hashing", unit="image", disable=not sys.stderr.isatty(), leave=False):
+        try:
+            contents[image] = images.digest(root, image, policy)
+        except ImageError:
+            contents[image] = None  # the shard that holds it says why
+    return contents
+
+
+def _content(image: str, contents: dict[str, str | None]) -> str:
+    return contents[image] or f"unreadable {image}"
+
+
+def _shards(rows: Sequence[Row], contents: dict[str, str | None], size: int) -> dict[str, list[Row]]:
+    """Shard key -> its rows in file order, `size` contents each; a refused row joins the rows before it."""
+    places: dict[str, int] = {}
+    shards: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.pair is not None:
+            place = places.setdefault(_content(row.pair.image, contents), len(places))
+        else:
+            place = max(0, len(places) - 1)
+        shards.setdefault(f"{place // size:05d}", []).append(row)
+    return shards
+
+
+def _names(rows: Sequence[Row]) -> dict[int, str]:
+    """Line -> name in the plan and among the failures: the id, or the line where no id is the row's own."""
+    taken = {row.id for row in rows if row.pair is not None}
+    return {
+        row.line: row.id if row.pair is not None or (row.id and row.id not in taken) else f"line {row.line}"
+        for row in rows
+    }
+
+
+def _lock_away(
+    path: Path, records: Artifact, rows: Sequence[Row], chosen: Sequence[Row], config: Config, fresh: bool
+) -> stage.Summary:
+    """Write DIR/truth beside DIR/records: every mask of this run's pairs, those that failed included."""
+    sizes: dict[str, tuple[int, int] | None] = {row.id: None for row in chosen if row.id}
+    sizes.update({row["id"]: (row["height"], row["width"]) for row in records.rows()})
+    found, refused = truths.read(path, sizes, left_out={row.id for row in rows} - sizes.keys())
+    groups = {row.id: row for row in sorted(chosen, key=lambda row: row.pair is not None)}  # pairs win
+    manifest = Manifest(
+        TRUTH,
+        schema_version=1,
+        config={},
+        inputs={"truth": identity(path.read_bytes())["sha256"], "records": records.fingerprint},
+        weights={},
+        seed=config.seed,
+    )
+    lines = [f"line {row.line}" for row in refused]
+    with begin(
+        records.folder.parent / TRUTH, manifest, {"00000": [truth.id for truth in found] + lines}, fresh
+    ) as writer:
+        kept = [
+            {**truth.to_json(), "split": row.split, "source": row.source, "kind": row.kind}
+            for truth in found
+            for row in (groups[truth.id],)
+        ]
+        failures = [
+            Failure(TRUTH, line, row.error, row.message) for line, row in zip(lines, refused, strict=True)
+        ]
+        for shard in writer.missing:
+            shard.write(kept, None, failures)
+        artifact = writer.finish()
+        ensure(artifact.folder / "truth.jsonl", json_lines(kept))
+    return stage.summary(artifact, made=len(writer.missing))
+
+
+def _preview(artifact: Artifact, context: Context) -> None:
+    """preview.png: the first images under one of their sentences."""
+    tiles, captions = [], []
+    for group in list(stage.by_content(artifact, artifact.keys[0]).values())[:PREVIEWED]:
+        pair = group[0].pair
+        tiles.append(images.load(context.root, pair.image, context.policy, group[0].sha256).pixels)
+        captions.append(pair.text)
+    stage.leave_preview(artifact.folder, tiles, captions)

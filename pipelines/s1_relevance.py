@@ -1,0 +1,109 @@
+"""Stage 1: CLIP features of every image, once per content, and a relevance map for every sentence.
+
+    ppt relevance CONFIG.yaml --output DIR
+
+Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>` (gh, gw, d)
+float16 and `map/<id>` (gh, gw) float32, and rows {id, sha256, height, width, flags}; and a preview of maps.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import stage
+from ppt.backbones.clip import Clip, load_clip
+from ppt.config import Config
+from ppt.manifest import Manifest
+from ppt.records import images
+from ppt.relevance import relevance_maps
+from ppt.report import preview
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact, begin
+from ppt.types import RelevanceMap
+
+STAGE = "relevance"
+PREVIEWED = 12
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: the model, the records artifact, and where and how images are read."""
+
+    clip: Clip
+    records: Artifact
+    root: Path
+    policy: images.ImagePolicy
+    config: Config
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+    """Make DIR/relevance complete. Raises StaleArtifact, WeightsError and the other errors of what it reads."""
+    records = Artifact.open(output / "records")
+    clip = _load(config)
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections("clip", "relevance"),
+        inputs={"records": records.fingerprint},
+        weights={"clip": clip.weights_sha256},
+        seed=config.seed,
+    )
+    plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
+    with begin(output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, clip if config.workers == 0 else None)
+        artifact, summary = stage.fill(writer, shard_of_maps, make, config)
+        if not (artifact.folder / "preview.png").exists():
+            _preview(artifact, make())
+    return summary
+
+
+def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
+    """The context of one process; loads the model unless it is given."""
+    policy = stage.image_policy(config)
+    records = Artifact.open(output / "records")
+    return Context(clip or _load(config), records, stage.images_root(config, output), policy, config)
+
+
+def _load(config: Config) -> Clip:
+    return load_clip(config.clip.model, config.clip.weights, config.device, config.clip.size, config.clip.max_long)
+
+
+def shard_of_maps(context: Context, shard: Shard) -> None:
+    """Write one shard: features once per image content, a map for each of its sentences."""
+    tensors: dict[str, np.ndarray] = {}
+    rows, failures = [], []
+    empty = context.clip.encode_texts([""])[0][0]
+    for sha256, records in stage.by_content(context.records, shard.key).items():
+        try:
+            loaded = images.load(context.root, records[0].pair.image, context.policy, sha256)
+        except images.ImageError as error:
+            failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
+            continue
+        features = context.clip.encode_image(loaded.pixels)
+        tensors[f"dense/{sha256}"] = features.values.astype(np.float16)
+        texts = list(dict.fromkeys(r.pair.text for r in records))
+        vectors, truncated = context.clip.encode_texts(texts)
+        maps = relevance_maps(features, vectors, empty, context.config.relevance.redundancy)
+        for record in records:
+            found, cut = maps[texts.index(record.pair.text)], truncated[texts.index(record.pair.text)]
+            tensors[f"map/{record.pair.id}"] = found.values
+            flags = [*record.flags, *(["text_truncated"] if cut else [])]
+            size = {"height": found.height, "width": found.width}
+            rows.append({"id": record.pair.id, "sha256": sha256, **size, "flags": flags})
+    shard.write(rows, tensors, failures)
+
+
+def _preview(artifact: Artifact, context: Context) -> None:
+    """preview.png: the first sentence of each of the first images, under its map."""
+    tiles, captions = [], []
+    for key in artifact.keys[:1]:
+        tensors = artifact.tensors(key)
+        for record, *_ in list(stage.by_content(context.records, key).values())[:PREVIEWED]:
+            values = tensors.get(f"map/{record.pair.id}")
+            if values is not None:
+                pixels = images.load(context.root, record.pair.image, context.policy).pixels
+                tiles.append(preview.overlay_heat(RelevanceMap(values, record.height, record.width), pixels))
+                captions.append(record.pair.text)
+    stage.leave_preview(artifact.folder, tiles, captions)

@@ -1,0 +1,123 @@
+"""Stage 6: pseudo-labels against the truth. The only stage that opens DIR/truth, which stage 0 locked away.
+
+    ppt evaluate CONFIG.yaml --output DIR
+
+Reads DIR/labels, the points of DIR/masks, and DIR/truth. Writes DIR/evaluate: metrics.json, every score with
+the conventions it was taken under, and per_sample.jsonl, sorted by id. Only pairs that have truth are scored;
+one that was lost on the way, at any stage, is a missing prediction and counts as such.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import stage
+from ppt import metrics
+from ppt.config import Config
+from ppt.durable import ensure, json_lines
+from ppt.manifest import Manifest
+from ppt.metrics import Conventions, Sample, Score
+from ppt.records import images
+from ppt.report import preview
+from ppt.store import Artifact, StaleArtifact, begin
+from ppt.types import PseudoLabel, Truth
+
+STAGE = "evaluate"
+PREVIEWED = 24
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `run` found: the content of metrics.json, or None where there is no truth to score with; and how."""
+
+    metrics: dict[str, Any] | None
+    conventions: Conventions
+    stage: str = STAGE
+    skipped: int = 0
+
+    @property
+    def items(self) -> int:
+        """How many samples were scored."""
+        return self.metrics["labels"]["n"] if self.metrics else 0
+
+    def line(self) -> str:
+        """One line for people: "evaluate: 120 samples, 3 missing; miou 0.612, ... (fractions; ...)"."""
+        if self.metrics is None:
+            return f"{self.stage}: no truth, so nothing was scored (name the true masks with records.truth)"
+        scores = self.metrics["labels"]
+        told = (f"{name} {scores[name]:.3f}" for name in scores if name not in ("n", "missing"))
+        counts = f"{scores['n']} samples, {scores['missing']} missing"
+        return f"{self.stage}: {counts}; {', '.join(told)} (fractions; {self.conventions.line()})"
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
+    """Make DIR/evaluate complete; without truth nothing is written.
+
+    Raises StaleArtifact where DIR/truth is of other records, ValueError naming the id where a mask differs
+    in size from its truth.
+    """
+    conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
+    if not (output / "truth").exists():
+        return Evaluation(None, conventions)
+    truth, masks = Artifact.open(output / "truth"), Artifact.open(output / "masks")
+    labels = Artifact.open(output / "labels")
+    if truth.manifest.inputs["records"] != Artifact.open(output / "records").fingerprint:
+        raise StaleArtifact(
+            f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
+        )
+    samples = sorted(_samples(truth, masks, labels), key=lambda sample: sample.id)
+    if not samples:
+        return Evaluation(None, conventions)
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections(STAGE),
+        inputs={"labels": labels.fingerprint, "masks": masks.fingerprint, "truth": truth.fingerprint},
+        weights={},
+        seed=config.seed,
+    )
+    with begin(output / STAGE, manifest, {"00000": [sample.id for sample in samples]}, fresh) as writer:
+        scores = [metrics.score(sample, conventions) for sample in samples]
+        rows = [asdict(score) for score in scores]
+        refused = len(truth.failures())
+        found = {**metrics.report(scores, conventions), "truth_refused": refused}
+        for shard in writer.missing:
+            shard.write(rows)
+        ensure(writer.folder / "per_sample.jsonl", json_lines(rows))
+        ensure(writer.folder / "metrics.json", json_lines([found]))
+        artifact = writer.finish()
+        if not (artifact.folder / "preview.png").exists():
+            _preview(artifact.folder, samples, scores, labels, config, output)
+    return Evaluation(found, conventions)
+
+
+def _samples(truth: Artifact, masks: Artifact, labels: Artifact) -> Iterator[Sample]:
+    predictions = {row["id"]: PseudoLabel.from_json(row).segmentation for row in labels.rows()}
+    points = {row["id"]: stage.stored_points(row) for row in masks.rows()}
+    for row in truth.rows():
+        true = Truth.from_json(row)
+        groups = (row["split"], row["source"], row["kind"])
+        yield Sample(true.id, true.rle, predictions.get(true.id), points.get(true.id), *groups)
+
+
+def _preview(
+    folder: Path, samples: list[Sample], scores: list[Score], labels: Artifact, config: Config, output: Path
+) -> None:
+    """preview.png: predictions filled, truth outlined, from the worst to the best, evenly spread."""
+    rows = {row["id"]: row for row in labels.rows()}
+    ranked = sorted(zip(samples, scores, strict=True), key=lambda pair: (pair[1].iou, pair[0].id))
+    shown = [pair for pair in ranked if pair[0].id in rows]
+    root, policy = stage.images_root(config, output), stage.image_policy(config)
+    tiles, captions = [], []
+    for sample, score in shown[:: max(1, len(shown) // PREVIEWED)][:PREVIEWED]:
+        row = rows[sample.id]
+        try:
+            pixels = images.load(root, row["image"], policy).pixels
+        except images.ImageError:
+            continue
+        if sample.prediction is not None:
+            pixels = preview.overlay_mask(pixels, sample.prediction)
+        tiles.append(preview.overlay_mask(pixels, sample.truth, preview.TRUTH, alpha=0.0))
+        captions.append(f"{score.iou:.2f} {row['text']}")
+    stage.leave_preview(folder, tiles, captions)

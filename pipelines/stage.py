@@ -1,0 +1,108 @@
+"""What every stage does around its own work: fill the missing shards with a progress bar, and sum up in one line."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from tqdm import tqdm
+
+from ppt.config import Config
+from ppt.durable import json_lines, json_object, write_atomic
+from ppt.engine import run_shards
+from ppt.records.images import ImagePolicy
+from ppt.report import preview
+from ppt.shard import Shard
+from ppt.store import Artifact, Writer
+from ppt.types import PointSet, Record
+
+C = TypeVar("C")
+SOURCE = "source.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage did: items it holds, items passed over with their reasons, shards made now and kept from before."""
+
+    stage: str
+    items: int
+    skipped: int
+    made: int
+    kept: int
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """One line for people: "masks: 579 items, 2 skipped (bad_image 2); 12 shards made, 5 kept"."""
+        why = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
+        skipped = f"{self.skipped} skipped" + (f" ({why})" if why else "")
+        return f"{self.stage}: {self.items} items, {skipped}; {self.made} shards made, {self.kept} kept"
+
+
+def fill(
+    writer: Writer, function: Callable[[C, Shard], object], make_context: Callable[[], C], config: Config
+) -> tuple[Artifact, Summary]:
+    """Run `function` on the writer's missing shards, close the artifact, and sum up."""
+    missing, stage = writer.missing, writer.manifest.stage
+    items = sum(len(shard.items) for shard in missing)
+    with tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar:
+        run_shards(
+            function, missing, make_context, config.workers, lambda shard, _: bar.update(len(shard.items))
+        )
+    artifact = writer.finish()
+    return artifact, summary(artifact, made=len(missing))
+
+
+def summary(artifact: Artifact, made: int) -> Summary:
+    """The summary of a complete artifact, of whose shards `made` were made just now."""
+    reasons = Counter(failure.error for failure in artifact.failures())
+    index = artifact.index
+    kept = len(artifact.keys) - made
+    return Summary(
+        artifact.manifest.stage, index["items"] - index["failed"], index["failed"], made, kept, dict(reasons)
+    )
+
+
+def remember_source(output: Path, source: dict[str, Any]) -> None:
+    """Note in DIR/source.json where the pairs lie on this machine; no hash and no artifact depends on it."""
+    write_atomic(output / SOURCE, json_lines([source]))
+
+
+def images_root(config: Config, output: Path) -> Path:
+    """The folder that image paths are relative to: that of the pairs file, from the config or from DIR/source.json."""
+    if config.records.pairs is not None:
+        return config.records.pairs.parent
+    source = json_object(output / SOURCE)
+    if source is None:
+        raise FileNotFoundError(f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first")
+    return Path(source["pairs"]).parent
+
+
+def image_policy(config: Config) -> ImagePolicy:
+    """The image gate's policy from the `records` section."""
+    records = config.records
+    return ImagePolicy(records.max_pixels, records.exif, records.alpha, records.follow_links)
+
+
+def by_content(records: Artifact, key: str) -> dict[str, list[Record]]:
+    """The records of one shard, grouped by image content (sha256) in order of first appearance."""
+    grouped: dict[str, list[Record]] = {}
+    for row in records.rows(key):
+        record = Record.from_json(row)
+        grouped.setdefault(record.sha256, []).append(record)
+    return grouped
+
+
+def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
+    """Write folder/preview.png, a sheet of tiles six in a row; nothing where there is no tile."""
+    if tiles:
+        write_atomic(folder / "preview.png", preview.encode_png(preview.contact_sheet(tiles, captions, columns=6)))
+
+
+def stored_points(row: dict[str, Any]) -> PointSet:
+    """The points of a row of DIR/masks, as prompts in original pixels."""
+    xy = np.array([point[:2] for point in row["points"]], np.float32).reshape(-1, 2)
+    return PointSet(xy, np.array([point[2] for point in row["points"]], np.int8), 1.0)

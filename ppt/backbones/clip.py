@@ -1,0 +1,273 @@
+"""The door to CLIP: image -> dense features on a grid, sentence -> vector. Frozen, float32.
+
+In use:
+
+    clip = load_clip("embedded", None, "auto")
+    features = clip.encode_image(image)              # DenseFeatures, every vector of length 1
+    vectors, truncated = clip.encode_texts(texts)    # (n, d), every row of length 1
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from jaxtyping import Float, Float32, UInt8
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from PIL import Image
+from torch import Tensor
+
+from ppt.backbones import clip_dense
+from ppt.backbones import weights as checkpoints
+from ppt.backbones.image import checked_rgb
+from ppt.backbones.weights import WeightsError
+from ppt.config import fingerprint
+from ppt.geometry import short_side_size
+from ppt.types import DenseFeatures
+
+_CACHED_TEXTS = 65536
+_LONG_OVER_SHORT = 4
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "mode")
+_OWN = checkpoints.Checkpoint("embedded clip", "clip.safetensors", "name an existing file in clip.weights")
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+class Clip:
+    """A frozen CLIP; made by `load_clip`. Implements `TextImageModel`.
+
+    fingerprint: changes with architecture, weights, preprocessing and dense path. weights_sha256: of the
+    file. size, max_long: pixels of the short side and cap of the long side for dense features. stride: pixels
+    per grid cell. dimension: of every vector. context_length: tokens, start and end included. logit_scale:
+    the learned temperature.
+    """
+
+    def __init__(
+        self, model: Any, preprocess: PreprocessCfg, size: int, max_long: int, sha256: str, recipe: Mapping
+    ):
+        self.size = size
+        self.max_long = max_long
+        self.weights_sha256 = sha256
+        self.fingerprint = fingerprint(
+            "clip",
+            dict(recipe),
+            sha256,
+            asdict(preprocess),
+            {"size": size, "max_long": max_long},
+            clip_dense.DENSE_PATH,
+        )
+        self.stride = grid_stride(model.visual)
+        self.dimension = int(model.visual.output_dim)
+        self.context_length = int(model.context_length)
+        self.logit_scale = float(model.logit_scale.exp())
+        self._model = model
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
+        self._preprocess = preprocess
+        self._squash: Any = image_transform_v2(preprocess, is_train=False)
+        self._device = next(model.parameters()).device
+        self._texts: dict[str, tuple[Float32[np.ndarray, " d"], bool]] = {}
+
+    @torch.inference_mode()
+    def encode_image(self, image: UInt8[np.ndarray, "h w 3"]) -> DenseFeatures:
+        """Dense features of a whole RGB image: (gh, gw, d) float32, each vector of L2 norm 1.
+
+        The image keeps its aspect ratio as far as whole grid cells allow; cell (i, j) covers the pixels
+        [j * w / gw, (j + 1) * w / gw) by [i * h / gh, (i + 1) * h / gh).
+        """
+        image = checked_rgb(image)
+        height, width = image.shape[:2]
+        new_h, new_w = short_side_size(height, width, self.size, self.stride, self.max_long)
+        modes = {"bilinear": Image.Resampling.BILINEAR}
+        resized = Image.fromarray(image).resize(
+            (new_w, new_h), modes.get(self._preprocess.interpolation, Image.Resampling.BICUBIC)
+        )
+        mean, std = torch.tensor([self._preprocess.mean, self._preprocess.std]).view(2, 3, 1, 1)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div(255).sub(mean).div(std)
+        values = dense_values(self._model.visual, pixels[None].to(self._device))
+        return DenseFeatures(torch.nn.functional.normalize(values, dim=-1).cpu().numpy(), height, width)
+
+    @torch.inference_mode()
+    def encode_image_global(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " d"]:
+        """The image's one vector by open_clip's own preprocessing and `encode_image`; L2 norm 1."""
+        pixels = self._squash(Image.fromarray(checked_rgb(image)))
+        return self._model.encode_image(pixels[None].to(self._device), normalize=True)[0].cpu().numpy()
+
+    def encode_texts(self, texts: list[str]) -> tuple[Float32[np.ndarray, "n d"], list[bool]]:
+        """Vectors of sentences, (n, d) float32 of L2 norm 1, and whether each was cut to fit the context."""
+        rows = [self._encode_text(text) for text in texts]
+        vectors = np.stack([row[0] for row in rows]) if rows else np.zeros((0, self.dimension), np.float32)
+        return vectors, [row[1] for row in rows]
+
+    @torch.inference_mode()
+    def _encode_text(self, text: str) -> tuple[Float32[np.ndarray, " d"], bool]:
+        if text not in self._texts:
+            # One sentence at a time: the last bits of a row depend on the other rows of its batch, and what
+            # is left to encode depends on the cache. Alone, a sentence always gives the same bytes.
+            tokens = self._tokenizer([text]).to(self._device)
+            vector = self._model.encode_text(tokens, normalize=True)[0].cpu().numpy()
+            with_start_and_end = len(self._tokenizer.encode(text)) + 2
+            if len(self._texts) >= _CACHED_TEXTS:
+                self._texts.pop(next(iter(self._texts)))
+            self._texts[text] = vector, with_start_and_end > self.context_length
+        return self._texts[text]
+
+
+def load_clip(
+    model: str, weights: str | Path | None, device: str, size: int | None = None, max_long: int | None = None
+) -> Clip:
+    """A frozen CLIP from local weights; nothing is downloaded and nothing is ever left random.
+
+    model: "embedded" or an open_clip architecture ("ViT-B-16", "RN50", "ViT-B-16-quickgelu", ...). weights: a
+    file (.safetensors, or a state dict saved by torch) or a pretrained tag of that architecture, whose file
+    `<model>.<tag>.safetensors` (.bin, .pt, .pth) is kept in the `PPT_WEIGHTS` folder; None for the embedded
+    default. An embedded file given by path takes its architecture from the .json of the same stem beside it.
+    A file named `<model>.<tag>.*` takes activation and colour statistics from the tag, any other file from
+    the architecture's name. device: "auto", "cpu", "cuda" or "cuda:N". size: short side in pixels for dense
+    features, None for the model's own. max_long: cap of the long side in pixels, None for four times `size`.
+
+    Raises WeightsError (missing, altered or unfitting file; unsupported architecture) and ValueError (sizes).
+    """
+    if model == "embedded":
+        path, sha256 = checkpoints.resolve(checkpoints.embedded("clip") if weights is None else _OWN, weights)
+        beside = path.with_suffix(".json") if weights is not None else checkpoints.SHIPPED / "clip.json"
+        recipe = checkpoints.read_json(beside)
+        preprocess_settings = recipe.get("preprocess_cfg", {})
+        if not {"mean", "std"} <= set(preprocess_settings) <= {"size", *_PREPROCESS_KEYS}:
+            raise WeightsError(f"{beside}: preprocess_cfg needs mean and std, got {preprocess_settings}")
+        with torch.random.fork_rng(devices=[]):
+            network = build_embedded_clip(recipe)
+    else:
+        model = model.replace("/", "-")
+        recipe = _named_architecture(model)
+        path, sha256, tag = _named_weights(model, weights)
+        preprocess_settings = _tag_settings(model, tag, path)
+        recipe["quick_gelu"] = bool(recipe.get("quick_gelu") or preprocess_settings.get("quick_gelu"))
+        with torch.random.fork_rng(devices=[]):
+            network = _build(recipe)
+    checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
+    own_size: Any = network.visual.image_size
+    settings = {key: preprocess_settings[key] for key in _PREPROCESS_KEYS if key in preprocess_settings}
+    preprocess = PreprocessCfg(**{"size": own_size, **settings})
+    short = size if size is not None else min(own_size) if isinstance(own_size, tuple) else own_size
+    long = max_long if max_long is not None else _LONG_OVER_SHORT * short
+    stride = grid_stride(network.visual)
+    if not stride <= short <= long:
+        raise ValueError(
+            f"clip: need stride {stride} <= size <= max_long, got size {short} and max_long {long}"
+        )
+    return Clip(network, preprocess, short, long, sha256, recipe)
+
+
+def build_embedded_clip(config: Mapping[str, Any]) -> open_clip.CLIP:
+    """The embedded architecture in open_clip's own `CLIP`, WITHOUT weights: random, for training only.
+
+    config: the content of `tiny/clip.json`, an open_clip model config {"embed_dim", "vision_cfg", "text_cfg",
+    optionally "quick_gelu"} plus "preprocess_cfg" {"mean", "std", "interpolation", "resize_mode"}, which is
+    not part of the network. Draws from torch's global generator. Raises WeightsError for unknown keys.
+    """
+    return _build({key: value for key, value in config.items() if key != "preprocess_cfg"})
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    try:
+        network = open_clip.CLIP(**config)
+    except (TypeError, KeyError) as error:
+        raise WeightsError(f"not an open_clip model config: {error}") from error
+    grid_stride(network.visual)
+    return network
+
+
+def _named_architecture(model: str) -> dict[str, Any]:
+    """open_clip's config of `model`. Raises WeightsError where dense path or token count is unknown."""
+    config = open_clip.get_model_config(model) if ":" not in model else None
+    if config is None:
+        raise WeightsError(
+            f"unknown CLIP architecture {model!r}: use 'embedded' or a name from open_clip.list_models()"
+        )
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    foreign = [key for key in ("timm_model_name", "attentional_pool") if vision.get(key)]
+    foreign += [key for key in ("hf_model_name", "hf_tokenizer_name") if text.get(key)]
+    foreign += [key for key in ("multimodal_cfg", "custom_text") if config.get(key)]
+    if foreign:
+        raise WeightsError(
+            f"CLIP architecture {model!r} is not supported ({', '.join(foreign)}): "
+            "use a plain ViT or ResNet CLIP"
+        )
+    return config
+
+
+def _named_weights(model: str, weights: str | Path | None) -> tuple[Path, str, str | None]:
+    """(file, sha256, tag or None) for a named architecture."""
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights is None:
+        raise WeightsError(f"clip.weights is empty: {model!r} needs a weights file or one of its tags {tags}")
+    if Path(weights).suffix in _SUFFIXES or Path(weights).name != str(weights):
+        remedy = f"name an existing file, or one of the tags {tags}, in clip.weights"
+        own = checkpoints.Checkpoint(f"clip {model}", Path(weights).name, remedy)
+        path, sha256 = checkpoints.resolve(own, weights)
+        declared = path.stem.removeprefix(f"{model}.")
+        return path, sha256, declared if declared in tags else None
+    tag = str(weights)
+    if tag not in tags:
+        raise WeightsError(
+            f"{tag!r} is neither a weights file nor a pretrained tag of {model!r}: its tags are {tags}"
+        )
+    return *checkpoints.resolve(_tagged(model, tag)), tag
+
+
+def _tagged(model: str, tag: str) -> checkpoints.Checkpoint:
+    settings = open_clip.get_pretrained_cfg(model, tag)
+    names = [f"{model}.{tag}{suffix}" for suffix in _SUFFIXES]
+    repository, _, name = settings.get("hf_hub", "").rpartition("/")
+    source = (
+        f"https://huggingface.co/{repository}/resolve/main/{name or 'open_clip_model.safetensors'}"
+        if repository
+        else settings.get("url", "")
+    )
+    target = names[0] if repository else f"{model}.{tag}{Path(source).suffix}"
+    folder = f"the folder that {checkpoints.ENVIRONMENT_FOLDER} names"
+    remedy = f"fetch it with `curl -L -o {target} {source}` into {folder}"
+    return checkpoints.Checkpoint(f"clip {model} {tag}", names[0], remedy, also=tuple(names[1:]))
+
+
+def _tag_settings(model: str, tag: str | None, path: Path) -> dict[str, Any]:
+    """Preprocessing (and, for a tag, activation) that the weights were trained with.
+
+    A file without a tag gets what all tags of the architecture share. Raises WeightsError where they differ.
+    """
+    if tag is not None:
+        return dict(open_clip.get_pretrained_cfg(model, tag))
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    known = [open_clip.get_pretrained_cfg(model, name) for name in tags]
+    statistics = {(tuple(row.get("mean", ())), tuple(row.get("std", ()))) for row in known}
+    if len(statistics) > 1:
+        raise WeightsError(
+            f"{path}: weights of {model!r} come with {len(statistics)} colour statistics; rename the file to "
+            f"{model}.<tag>{path.suffix} with one of the tags {tags}"
+        )
+    return {key: value for key, value in known[0].items() if key in ("mean", "std")} if known else {}
+
+
+def grid_stride(visual: Any) -> int:
+    """Pixels per grid cell of an image tower. Raises WeightsError for a tower without a dense path."""
+    if isinstance(visual, ModifiedResNet):
+        return clip_dense.RESNET_STRIDE
+    patch: Any = getattr(visual, "patch_size", None)
+    if (
+        isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and isinstance(visual.transformer.resblocks[-1], ResidualAttentionBlock)
+        and patch[0] == patch[1]
+    ):
+        return int(patch[0])
+    raise WeightsError(f"image tower {type(visual).__name__} has no dense path: use a plain ViT or ResNet")
+
+
+def dense_values(visual: Any, pixels: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "gh gw d"]:
+    """Value-path features of normalised pixels, h and w multiples of the stride; not length-normalised."""
+    values = clip_dense.resnet_values if isinstance(visual, ModifiedResNet) else clip_dense.vit_values
+    return values(visual, pixels)

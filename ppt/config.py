@@ -1,0 +1,245 @@
+"""The one config loader: a YAML file and `section.key=value` overrides -> frozen, strict models.
+
+Defaults live here and nowhere else. Unknown keys, wrong types and values out of range are errors; all of
+them are reported together. Relative paths in the file are relative to the file's folder, in overrides to
+the current folder.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; its text has a line a problem: "file: key: reason (got value)"."""
+
+
+class Section(BaseModel):
+    """Strictness shared by all sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class RecordsConfig(Section):
+    pairs: Path | None = None
+    truth: Path | None = None
+    splits: tuple[str, ...] = ()  # empty: all
+    limit: Count | None = None
+    max_pixels: Annotated[int, Field(ge=1, le=2**28)] = 64_000_000
+    exif: Literal["ignore", "transpose"] = "ignore"
+    alpha: Literal["white", "black"] = "white"
+    follow_links: bool = False
+
+
+class ClipConfig(Section):
+    model: str = "embedded"  # or any open_clip architecture
+    weights: str | None = None  # a pretrained tag, or a file (known by its suffix)
+    size: Count | None = None  # short side in pixels for dense features; None: the model's own
+    max_long: Count | None = None  # cap of the long side; None: the model's own
+
+
+class RelevanceConfig(Section):
+    method: Literal["value"] = "value"
+    redundancy: Literal["none", "empty_text", "other_texts"] = "empty_text"
+
+
+class PointsConfig(Section):
+    method: Literal["peak", "surgery", "read"] = "peak"
+    surgery_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    read_positive: Share = 0.8
+    read_negative: Share = 0.2
+    read_points: Count = 30
+
+
+class SamConfig(Section):
+    model: Literal["embedded", "vit_b", "vit_l", "vit_h"] = "embedded"
+    weights: Path | None = None
+    prompt_batch: Count = 8
+
+
+class MasksConfig(Section):
+    choice: Literal["agreement", "predicted_iou"] = "agreement"
+    min_area: Share = 0.0005  # share of the image
+    max_area: Share = 0.9
+
+
+class LabelsConfig(Section):
+    min_stability: Share = 0.5
+    min_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    conflict_iou: Share = 0.9  # overlap at which two sentences' masks are remarked on
+
+
+class EvaluateConfig(Section):
+    resolution: Literal["native"] = "native"  # masks are compared in original pixels
+    empty: Literal["zero", "one"] = "zero"  # IoU where prediction and truth are both empty
+    at_least: bool = True  # Prec@X counts IoU >= X rather than > X
+
+
+class Config(Section):
+    """Everything a run can be told."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0  # 0: in this process
+    shard_size: Count = 32  # images per shard
+    records: RecordsConfig = RecordsConfig()
+    clip: ClipConfig = ClipConfig()
+    relevance: RelevanceConfig = RelevanceConfig()
+    points: PointsConfig = PointsConfig()
+    sam: SamConfig = SamConfig()
+    masks: MasksConfig = MasksConfig()
+    labels: LabelsConfig = LabelsConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """The named sections as JSON for a manifest, less what names a file: files are known by content."""
+        values = self.model_dump(mode="json", include=set(names))
+        sections: dict[str, Section] = {name: getattr(self, name) for name in names}
+        return {name: _without_files(values[name], type(section)) for name, section in sections.items()}
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` (None: defaults only), apply overrides such as "points.method=read", validate the whole.
+
+    Raises ConfigError listing every problem.
+    """
+    source = str(path) if path else "--set"
+    values = _anchored(_read(path), Config, path.resolve().parent) if path else {}
+    for override in overrides:
+        values = _merged(values, _anchored(_parsed_override(override), Config, Path.cwd()))
+    try:
+        text = json.dumps(values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{source}: holds a value that is not plain text, number or list ({error})"
+        ) from None
+    try:
+        # Strict JSON, not strict Python: a list may become a tuple, a string a path, but "2" never a number.
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(source, problem) for problem in error.errors())) from None
+
+
+def canonical_json(value: Any) -> str:
+    """One line of JSON with sorted keys: the same value, the same text. Refuses NaN and infinity."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(*parts: Any) -> str:
+    """sha256, as 64 hex digits, of the canonical JSON of `parts`."""
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """PyYAML's table of plain scalars, less dates (text to us), plus numbers such as 1e-3."""
+    date, number = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
+    exponent = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    known: dict[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
+    table = {first: [entry for entry in entries if entry[0] != date] for first, entries in known.items()}
+    for first in "-+0123456789":
+        table[first].append((number, exponent))
+    return table
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but a key given twice is an error."""
+
+    yaml_implicit_resolvers = _resolvers()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return _yaml_mapping(text, str(path))
+
+
+def _parsed_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set: expected section.key=value, got {override!r}")
+    value = _yaml_mapping(f"value: {text}", f"--set {override}")["value"]
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        values: Any = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark: Any = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from None
+    if values is None:
+        return {}
+    if not _is_mapping(values):
+        raise ConfigError(f"{source}: expected sections and keys, got {type(values).__name__}")
+    return values
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if _is_mapping(old) and _is_mapping(value) else value
+    return merged
+
+
+def _anchored(values: Mapping[str, Any], model: type[BaseModel], folder: Path) -> dict[str, Any]:
+    """`values` with the relative paths that `model` knows made absolute from `folder`."""
+    anchored = dict(values)
+    for name, field in model.model_fields.items():
+        value, kind = values.get(name), field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and _is_mapping(value):
+            anchored[name] = _anchored(value, kind, folder)
+        elif isinstance(value, str) and (_is_path(kind) or _is_weights_file(name, value)):
+            anchored[name] = str((folder / Path(value).expanduser()).resolve())
+    return anchored
+
+
+def _without_files(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in values.items()
+        if name != "weights" and not _is_path(model.model_fields[name].annotation)
+    }
+
+
+def _is_mapping(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_path(kind: Any) -> bool:
+    return kind is Path or Path in get_args(kind)
+
+
+def _is_weights_file(name: str, value: str) -> bool:
+    return name == "weights" and value.endswith(WEIGHTS_SUFFIXES)
+
+
+def _line(source: str, problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    reason = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+    return f"{source}: {key}: {reason} (got {problem['input']!r})"

@@ -1,0 +1,70 @@
+"""Chosen masks -> pseudo-labels: a weight in [0, 1], the scores behind it, and reasons in words.
+
+The weight is the geometric mean of four terms, each in [0, 1] and each known without truth: SAM's predicted IoU, the
+mask's stability, its agreement with the relevance map, and how far the map's peak stands out. A label with a reason to
+be excluded keeps its mask for inspection and has weight 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ppt import rle
+from ppt.rle import Rle
+from ppt.types import PseudoLabel
+
+FULL_CONTRAST = 3.0
+"""Peak of the map in standard deviations above its mean at which a map counts as fully clear."""
+
+
+def weigh(scores: dict[str, float]) -> float:
+    """The weight of a label from its scores; 0 as soon as one term is 0."""
+    terms = (
+        scores["predicted_iou"],
+        scores["stability"],
+        scores["agreement"],
+        scores["peak"] / FULL_CONTRAST,
+    )
+    clipped = np.clip(np.array(terms, dtype=np.float64), 0, 1)
+    return round(float(clipped.prod() ** (1 / len(clipped))), 6)
+
+
+def exclusions(scores: dict[str, float], least_stability: float, least_agreement: float) -> tuple[str, ...]:
+    """Why a mask must not be trained on, in words: "excluded:stability 0.41 < 0.5"; empty when nothing is wrong."""
+    checks = (("stability", least_stability), ("agreement", least_agreement))
+    return tuple(f"excluded:{name} {scores[name]:.2f} < {least}" for name, least in checks if scores[name] < least)
+
+
+def label(
+    id: str,
+    image: str,
+    text: str,
+    mask: Rle | None,
+    scores: dict[str, float],
+    reasons: Sequence[str],
+    least_stability: float,
+    least_agreement: float,
+) -> PseudoLabel:
+    """One pseudo-label from a chosen mask, or from none (then the reasons say why, and the weight is 0)."""
+    if mask is None:
+        return PseudoLabel(id, image, text, None, dict(scores), 0.0, tuple(reasons))
+    excluded = exclusions(scores, least_stability, least_agreement)
+    weight = 0.0 if excluded else weigh(scores)
+    return PseudoLabel(id, image, text, mask, dict(scores), weight, (*reasons, *excluded))
+
+
+def conflicts(labels: Sequence[PseudoLabel], overlap: float) -> dict[str, tuple[str, ...]]:
+    """Labels of one image whose masks overlap by IoU >= `overlap` although their sentences differ.
+
+    Returns id -> reasons ("same_mask_as:ID"); paraphrases of one object are allowed to meet, so this is a remark for
+    the person who looks, and not an exclusion.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for i, first in enumerate(labels):
+        for second in labels[i + 1 :]:
+            if first.segmentation is None or second.segmentation is None or first.text == second.text:
+                continue
+            if rle.iou(first.segmentation, second.segmentation) >= overlap:
+                found[first.id] = (*found.get(first.id, ()), f"same_mask_as:{second.id}")
+                found[second.id] = (*found.get(second.id, ()), f"same_mask_as:{first.id}")
+    return found

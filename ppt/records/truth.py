@@ -1,0 +1,61 @@
+"""The user's TRUTH file: JSON lines {"id", "segmentation"}: a COCO RLE or polygons of a pair's true mask."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppt import rle
+from ppt.records import jsonlines
+from ppt.records.jsonlines import RowError, text_id
+from ppt.types import Truth
+
+
+class TruthError(ValueError):
+    """A file that holds no truth: unreadable, empty, or without one line of id and segmentation."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be used: `error` is a short code, `id` is "" where it could not be read."""
+
+    line: int
+    id: str
+    error: str
+    message: str
+
+
+def read(
+    path: Path, sizes: Mapping[str, tuple[int, int] | None], left_out: Container[str] = ()
+) -> tuple[list[Truth], list[Refused]]:
+    """The true masks of the ids in `sizes`, sorted by id, and the rows that were refused, in file order.
+
+    `sizes` gives each image as (height, width), or None where it could not be opened; ids in `left_out` are
+    passed over. Refused are masks of another size, unknown ids, and ids used twice. Raises TruthError before
+    any row.
+    """
+    try:
+        rows = list(jsonlines.parse(jsonlines.read_bytes(path)))
+    except ValueError as error:
+        raise TruthError(f"truth: {error}") from error
+    if not any(isinstance(row, dict) and {"id", "segmentation"} <= row.keys() for _, row in rows):
+        raise TruthError(f"truth: {path}: no line is a JSON object with id and segmentation")
+    found: dict[str, Truth] = {}
+    refused: list[Refused] = []
+    for line, row in rows:
+        identity = ""
+        try:
+            if isinstance(row, RowError):
+                raise row
+            identity = text_id(row.get("id"))
+            if identity in left_out:
+                continue
+            if identity in found:
+                raise RowError("duplicate_id", f"id {identity!r:.80} has a mask already")
+            if identity not in sizes:
+                raise RowError("unknown_id", f"no pair has the id {identity!r:.80}")
+            height, width = sizes[identity] or (None, None)
+            found[identity] = Truth(identity, rle.from_json(row.get("segmentation"), height, width))
+        except (RowError, rle.RleError) as error:
+            code = error.error if isinstance(error, RowError) else "bad_mask"
+            refused.append(Refused(line, identity, code, f"line {line}: {error}"))
+    return [found[key] for key in sorted(found)], refused

@@ -1,0 +1,118 @@
+"""The report's plots: small inline SVG, drawn with the page's own colours, readable without a script."""
+
+from collections.abc import Sequence
+from statistics import fmean, median
+
+import numpy as np
+from markupsafe import Markup
+
+_WIDTH, _HEIGHT = 340, 168
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 24
+_MOST_DOTS = 2000
+"""A scatter plot of more says no more, and makes the page heavy."""
+
+_BAR = Markup('<rect class="bar" x="{}" y="{}" width="{}" height="{}" rx="1"><title>{}</title></rect>')
+_ROW = Markup(
+    '<div class="hbar"><dt>{}</dt><dd><span class="track"><span style="width:{}%"></span></span>{}</dd></div>'
+)
+
+
+def histogram(values: Sequence[float], low: float, high: float, what: str, bins: int = 25) -> Markup:
+    """Counts of `values` in equal bins over [low, high], values beyond in the outer bins; median marked."""
+    inside = np.clip(np.asarray(values, np.float64), low, high)
+    counts, edges = np.histogram(inside, bins=bins, range=(low, high))
+    most = int(counts.max(initial=1)) or 1
+    step = (_WIDTH - _LEFT - _RIGHT) / bins
+    parts = [_grid(low, high, most)]
+    for index, count in enumerate(counts.tolist()):
+        if count:
+            tall = max(1.0, _plot_height() * count / most)
+            x, y = _LEFT + index * step + 0.75, _HEIGHT - _BOTTOM - tall
+            tip = f"{edges[index]:.2f} to {edges[index + 1]:.2f}: {count}"
+            parts.append(_BAR.format(_n(x), _n(y), _n(step - 1.5), _n(tall), tip))
+    if len(inside):
+        parts.append(_marker(_across(float(median(inside.tolist())), low, high)))
+    return _svg(parts, f"Histogram of {what}, {len(values)} values")
+
+
+def scatter(xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str) -> Markup:
+    """Dots over [0, 1] x [0, 1] with the diagonal; an even spread of them where there are very many."""
+    parts = [_grid(0.0, 1.0, 1)]
+    corner = (_LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _TOP)
+    parts.append(Markup('<line class="diagonal" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(*corner))
+    shown = np.unique(np.linspace(0, len(xs) - 1, min(len(xs), _MOST_DOTS)).round().astype(int)) if xs else []
+    for index in shown:
+        y = _HEIGHT - _BOTTOM - _plot_height() * min(max(ys[index], 0.0), 1.0)
+        dot = Markup('<circle class="dot" cx="{}" cy="{}" r="2.2"/>')
+        parts.append(dot.format(_n(_across(xs[index], 0.0, 1.0)), _n(y)))
+    return _svg(parts, f"{y_name} against {x_name}, {len(xs)} items")
+
+
+def bars(rows: Sequence[tuple[str, int]], what: str) -> Markup:
+    """One horizontal bar per (name, count), the count written out; in the order given."""
+    most = max((count for _, count in rows), default=1) or 1
+    body = Markup("").join(_ROW.format(name, _n(100 * count / most), f"{count:,}") for name, count in rows)
+    return Markup('<dl class="hbars" aria-label="{}">{}</dl>').format(what, body)
+
+
+def summary(values: Sequence[float]) -> str:
+    """How many, their mean and median: "n 12 · mean 0.410 · median 0.400"."""
+    if not values:
+        return "no values"
+    return f"n {len(values):,} · mean {fmean(values):.3f} · median {median(values):.3f}"
+
+
+def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
+    """Spearman's rank correlation in [-1, 1]; None below three items, or where a side does not vary."""
+    if len(xs) < 3:
+        return None
+    a, b = (_ranks(np.asarray(values, np.float64)) for values in (xs, ys))
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum() / scale) if scale > 0 else None
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Centred ranks; those who tie share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - (counts - 1) / 2)[inverse]
+    return ranks - ranks.mean()
+
+
+def _svg(parts: list[Markup], label: str) -> Markup:
+    head = Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">')
+    return head.format(_WIDTH, _HEIGHT, label) + Markup("").join(parts) + Markup("</svg>")
+
+
+def _grid(low: float, high: float, top: int) -> Markup:
+    line = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
+    base = _HEIGHT - _BOTTOM
+    parts: list[Markup] = []
+    for share in (0.0, 0.5, 1.0):
+        y = _n(base - share * _plot_height())
+        parts.append(line.format(_LEFT, _WIDTH - _RIGHT, y, y))
+        if share != 0.5 or top == 1 or top % 2 == 0:
+            parts.append(text.format(_LEFT - 6, _n(float(y) + 3.5), "end", f"{share * top:g}"))
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x, anchor = _across(share, 0.0, 1.0), {0.0: "start", 1.0: "end"}.get(share, "middle")
+        parts.append(text.format(_n(x), base + 15, anchor, f"{low + share * (high - low):g}"))
+    return Markup("").join(parts)
+
+
+def _marker(x: float) -> Markup:
+    line = Markup('<line class="median" x1="{}" x2="{}" y1="{}" y2="{}"><title>median</title></line>')
+    return line.format(_n(x), _n(x), _TOP - 4, _HEIGHT - _BOTTOM)
+
+
+def _across(value: float, low: float, high: float) -> float:
+    share = min(max((value - low) / (high - low), 0.0), 1.0)
+    return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _plot_height() -> int:
+    return _HEIGHT - _TOP - _BOTTOM
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")

@@ -1,0 +1,178 @@
+"""A run folder -> what the report shows. Of the truth it reads only where the run was evaluated."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ppt import rle
+from ppt.durable import json_object, parsed_lines
+from ppt.report import words
+from ppt.rle import Rle
+from ppt.shard import Failure
+from ppt.store import Artifact
+from ppt.types import PointSet, Record, RelevanceMap
+
+T = TypeVar("T")
+STAGES = ("records", "relevance", "masks", "labels", "evaluate")
+
+
+class ReportError(ValueError):
+    """A folder that holds no run to report on; the text says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of SAM's masks and its scores by name: predicted_iou, stability, agreement, contrast, area ... ."""
+
+    mask: Rle
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One pair and what every stage made of it so far. `iou` and `truth` only where the run was evaluated."""
+
+    record: Record
+    weight: float | None = None
+    labelled: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+    iou: float | None = None
+    relevance: RelevanceMap | None = None
+    points: PointSet | None = None
+    candidates: tuple[Candidate, ...] = ()
+    chosen: int | None = None
+    truth: Rle | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.pair.id
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything the page says about a run, and its items, worst first. Items carry no pictures yet."""
+
+    folder: Path
+    stages: dict[str, Artifact]
+    items: tuple[Item, ...]
+    failures: tuple[Failure, ...]
+    metrics: dict[str, Any]
+
+    @property
+    def stranded(self) -> tuple[Failure, ...]:
+        """Failures of rows that never became an item; a refused row may bear the id of one that did."""
+        known = {item.id for item in self.items}
+        return tuple(row for row in self.failures if row.stage == "records" or row.id not in known)
+
+    def losses(self) -> list[tuple[str, int]]:
+        """Why items carry no weight, most frequent first: failures by stage and error, labels by reason."""
+        counts = Counter(f"{failure.stage} · {words.plain(failure.error)}" for failure in self.failures)
+        for item in self.items:
+            if item.weight == 0:
+                lost = [reason for reason in item.reasons if reason.partition(":")[0] in words.LOSSES]
+                counts.update({f"labels · {words.kind(reason)}" for reason in lost} or {"labels · weight 0"})
+        return sorted(counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def read_run(output: Path) -> Run:
+    """The run in the folder `output`: its records at least, and every later stage that is complete.
+
+    Raises ReportError when there is no complete `records` artifact.
+    """
+    there = [name for name in STAGES if (output / name / "index.json").exists()]
+    if "records" not in there:
+        raise ReportError(f"{output} holds no finished records stage, so there is nothing to show")
+    stages = {name: Artifact.open(output / name) for name in there}
+    failures = tuple(failure for stage in stages.values() for failure in stage.failures())
+    metrics = json_object(output / "evaluate" / "metrics.json") if "evaluate" in stages else None
+    items = sorted(_joined(output, stages, failures), key=_worst_first)
+    return Run(output.resolve(), stages, tuple(items), failures, metrics or {})
+
+
+def _worst_first(item: Item) -> tuple[float, str]:
+    return (-1.0 if item.weight is None else item.weight), item.id
+
+
+def select(items: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` items in order: the worst half of the limit, then an even spread of the others."""
+    if len(items) <= limit:
+        return list(items)
+    worst = (limit + 1) // 2
+    spread = np.linspace(worst, len(items) - 1, limit - worst).round().astype(int)
+    return [*items[:worst], *(items[index] for index in spread)]
+
+
+def with_pictures(run: Run, items: Sequence[Item]) -> list[Item]:
+    """`items` in order, with maps, points, candidates and (in an evaluated run) truth read from disk."""
+    wanted = {item.id: item for item in items}
+    if "masks" in run.stages:
+        for row in run.stages["masks"].rows():
+            if row["id"] in wanted:
+                wanted[row["id"]] = replace(wanted[row["id"]], **_prompted(row, wanted[row["id"]]))
+    if "relevance" in run.stages:
+        for id, values in _maps(run.stages["relevance"], set(wanted)):
+            item = wanted[id]
+            wanted[id] = replace(item, relevance=RelevanceMap(values, item.record.height, item.record.width))
+    if "evaluate" in run.stages:
+        for row in _lines(run.folder / "truth" / "truth.jsonl"):
+            if row["id"] in wanted:
+                wanted[row["id"]] = replace(wanted[row["id"]], truth=rle.from_json(row["segmentation"]))
+    return [wanted[item.id] for item in items]
+
+
+def _joined(output: Path, stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iterator[Item]:
+    rows = _lines(output / "labels" / "labels.jsonl") if "labels" in stages else ()
+    labels = {row["id"]: row for row in rows}
+    rows = _lines(output / "evaluate" / "per_sample.jsonl") if "evaluate" in stages else ()
+    scored = {row["id"]: float(row["iou"]) for row in rows}
+    told: dict[str, tuple[str, ...]] = {}
+    for failure in failures:
+        if failure.stage != "records":  # those are of refused rows, not of the kept one that shares their id
+            told[failure.id] = (*told.get(failure.id, ()), f"{failure.stage}: {failure.message}")
+    for row in stages["records"].rows():
+        record = Record.from_json(row)
+        id = record.pair.id
+        item = Item(record, failures=told.get(id, ()), iou=scored.get(id))
+        if id in labels:
+            made = {name: labels[id][name] for name in ("weight", "scores")}
+            labelled = labels[id]["segmentation"] is not None
+            item = replace(item, **made, reasons=tuple(labels[id]["reasons"]), labelled=labelled)
+        yield item
+
+
+def _prompted(row: dict[str, Any], item: Item) -> dict[str, Any]:
+    points = np.asarray(row["points"], dtype=np.float32).reshape(-1, 3)
+    candidates = [
+        Candidate(
+            rle.from_json(candidate["segmentation"], item.record.height, item.record.width),
+            {name: float(score) for name, score in candidate.items() if isinstance(score, float | int)},
+        )
+        for candidate in row["candidates"]
+    ]
+    return {
+        "points": PointSet(points[:, :2], points[:, 2].astype(np.int8), 1.0, tuple(row["point_reasons"])),
+        "candidates": tuple(candidates),
+        "chosen": row["chosen"],
+        # A label's own reasons repeat those of the choice; both are shown once.
+        "reasons": tuple(dict.fromkeys((*row["point_reasons"], *row["reasons"], *item.reasons))),
+    }
+
+
+def _maps(relevance: Artifact, ids: set[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The maps of `ids`, opening only the shards that hold one."""
+    for key in relevance.keys:
+        here = [row["id"] for row in relevance.rows(key) if row["id"] in ids]
+        tensors = relevance.tensors(key) if here else {}
+        yield from ((id, tensors[f"map/{id}"]) for id in here)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON lines file, none where it is absent."""
+    if path.exists():
+        yield from parsed_lines(path.read_bytes())

@@ -1,0 +1,181 @@
+"""What the page says about the run as a whole, as plain values for the template."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from markupsafe import Markup
+
+from ppt.config import fingerprint
+from ppt.report import charts, words
+from ppt.report.cards import status
+from ppt.report.gather import Run
+
+_COLUMNS = {"n": "n", "missing": "missing", "miou": "mIoU", "oiou": "oIoU", "pointm": "PointM", "nta": "NTA"}
+_PLOTTED = {
+    "predicted_iou": "Predicted IoU",
+    "stability": "Stability",
+    "agreement": "Agreement with the map",
+    "contrast": "Contrast, inside less outside",
+}
+_OUTCOMES = {
+    "excluded": "are excluded",
+    "no mask": "have no mask",
+    "failed": "failed",
+    "not labelled": "are not labelled",
+}
+_MOST_BARS, _MOST_ROWS = 10, 200
+
+
+def lede(run: Run) -> str:
+    """The run in one sentence."""
+    text = f"{_count(len(run.items), 'sentence')} about {_count(_images(run), 'image')}"
+    if "labels" not in run.stages:
+        last = list(run.stages)[-1]
+        return f"{text}. The run stands after the stage “{last}”: labels are not made yet."
+    kinds = Counter(status(item) for item in run.items)
+    parts = [f"{kinds['used']:,} carry a mask to train on"]
+    parts += [f"{kinds[kind]:,} {name}" for kind, name in _OUTCOMES.items() if kinds[kind]]
+    return f"{text}: {', '.join(parts)}."
+
+
+def tiles(run: Run) -> list[dict[str, str]]:
+    """The numbers at the top of the page."""
+    weights = [item.weight for item in run.items if item.weight is not None]
+    shown = [_tile("Sentences", f"{len(run.items):,}"), _tile("Images", f"{_images(run):,}")]
+    if weights:
+        used = sum(weight > 0 for weight in weights)
+        shown.append(_tile("Used", f"{used:,}", f"{100 * used / len(run.items):.0f} %"))
+        shown.append(_tile("Mean weight", f"{fmean(weights):.3f}"))
+    shown.append(_tile("Failures", f"{len(run.failures):,}"))
+    labels = run.metrics.get("labels", {})
+    shown += [
+        _tile(_COLUMNS[key], _value(labels[key])) for key in ("miou", "oiou", "pointm") if key in labels
+    ]
+    return shown
+
+
+def metrics(run: Run) -> dict[str, Any]:
+    """The table of metrics: all pairs, then each split, source and so on; columns in a settled order."""
+    groups = [("", {"all": run.metrics["labels"]})] if "labels" in run.metrics else []
+    groups += [(key[3:], rows) for key, rows in sorted(run.metrics.items()) if key.startswith("by_")]
+    keys = _metric_keys([row for _, rows in groups for row in rows.values()])
+    table = [
+        {
+            "group": group,
+            "name": words.plain(name) or "none",
+            "first": position == 0,
+            "cells": [_value(row.get(key)) for key in keys],
+        }
+        for group, rows in groups
+        for position, (name, row) in enumerate(sorted(rows.items()))
+    ]
+    conventions = sorted(run.metrics.get("conventions", {}).items())
+    columns = [_COLUMNS.get(key, key.replace("prec@", "P@")) for key in keys]
+    told = [(words.plain(name), _setting(value)) for name, value in conventions]
+    return {"columns": columns, "rows": table, "conventions": told}
+
+
+def plots(run: Run) -> list[dict[str, Any]]:
+    """The plots that the run has values for."""
+    drawn: list[dict[str, Any]] = []
+    weights = [item.weight for item in run.items if item.weight is not None]
+    if weights:
+        drawn.append(_plot("Weight", charts.summary(weights), charts.histogram(weights, 0.0, 1.0, "weights")))
+    both = [(item.weight, item.iou) for item in run.items if item.weight is not None and item.iou is not None]
+    if both:
+        xs, ys = [weight for weight, _ in both], [iou for _, iou in both]
+        rank = charts.correlation(xs, ys)
+        note = f"n {len(both):,}" if rank is None else f"n {len(both):,} · Spearman {rank:.2f}"
+        drawn.append(_plot("IoU with truth, by weight", note, charts.scatter(xs, ys, "weight", "IoU")))
+    for name, title in _PLOTTED.items():
+        values = [item.scores[name] for item in run.items if name in item.scores]
+        if values:
+            low = -1.0 if min(values) < 0 else 0.0
+            drawn.append(_plot(title, charts.summary(values), charts.histogram(values, low, 1.0, title)))
+    losses = run.losses()
+    if losses:
+        total = sum(count for _, count in losses)
+        title, note = "What was lost, and why", f"{total:,} in {_count(len(losses), 'kind')}"
+        drawn.append(_plot(title, note, charts.bars(losses[:_MOST_BARS], title), wide=True))
+    return drawn
+
+
+def stranded(run: Run) -> dict[str, Any]:
+    """Failures of rows that have no card."""
+    rows = run.stranded
+    more = f"; the first {_MOST_ROWS} are shown" if len(rows) > _MOST_ROWS else ""
+    return {"rows": rows[:_MOST_ROWS], "note": f"{_count(len(rows), 'row')}{more}."}
+
+
+def provenance(run: Run) -> dict[str, Any]:
+    """What made the run: one line for the head of the page, a table of the stages, and every setting."""
+    manifests = {name: stage.manifest for name, stage in run.stages.items()}
+    sections = {name: values for manifest in manifests.values() for name, values in manifest.config.items()}
+    weights = {name: sha for manifest in manifests.values() for name, sha in manifest.weights.items()}
+    codes = sorted({manifest.code_version for manifest in manifests.values()})
+    seeds = sorted({str(manifest.seed) for manifest in manifests.values()})
+    line = [("code", ", ".join(codes)), ("seed", ", ".join(seeds)), ("config", fingerprint(sections))]
+    rows = [
+        {
+            "stage": stage_name,
+            "total": f"{stage.index['items']:,}",
+            "failed": f"{stage.index['failed']:,}",
+            "code": stage.manifest.code_version,
+            "seed": stage.manifest.seed,
+            "fingerprint": _short(stage.manifest.fingerprint),
+            "weights": [(name, _short(sha)) for name, sha in sorted(stage.manifest.weights.items())],
+        }
+        for stage_name, stage in run.stages.items()
+    ]
+    line += [(words.plain(name), sha) for name, sha in sorted(weights.items())]
+    facts = [{"name": name, "full": full, "short": _short(full)} for name, full in line]
+    return {"line": facts, "rows": rows, "settings": list(_settings(sections))}
+
+
+def _settings(sections: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(sections.items()):
+        if isinstance(value, dict):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _setting(value)
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None or value == [] else str(value)
+
+
+def _metric_keys(rows: Sequence[dict[str, Any]]) -> list[str]:
+    keys = {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
+    first = [key for key in ("n", "missing", "miou", "oiou") if key in keys]
+    precision = sorted(key for key in keys if key.startswith("prec@"))
+    return [*first, *precision, *sorted(keys - set(first) - set(precision))]
+
+
+def _value(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _images(run: Run) -> int:
+    return len({item.record.sha256 for item in run.items})
+
+
+def _plot(title: str, note: str, body: Markup, wide: bool = False) -> dict[str, Any]:
+    return {"title": title, "note": note, "body": body, "wide": wide}
+
+
+def _tile(name: str, value: str, note: str = "") -> dict[str, str]:
+    return {"name": name, "value": value, "note": note}
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _short(text: str) -> str:
+    return text[:12] if len(text) == 64 else text

@@ -1,0 +1,85 @@
+"""One shard of an artifact: a share of the items, written by any process, and done when its marker says so.
+
+shards/00000.jsonl  shards/00000.safetensors  shards/00000.done.json (last: the others' hashes)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+from ppt.durable import identity, is_intact, json_lines, json_object, write_atomic
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that was passed over: where, which, the error's class and its message."""
+
+    stage: str
+    id: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be made. Small and picklable, so that any process can write it."""
+
+    folder: Path
+    manifest: str  # fingerprint: a shard of another recipe does not count
+    key: str
+    items: tuple[str, ...]
+
+    def write(
+        self,
+        rows: Sequence[Mapping[str, Any]] | None = None,
+        tensors: Mapping[str, np.ndarray] | None = None,
+        failures: Sequence[Failure] = (),
+    ) -> None:
+        """Write rows (JSON objects) and/or tensors (name -> array), then the marker that makes them count."""
+        payloads: dict[str, bytes] = {}
+        if rows is not None:
+            payloads[f"{self.key}.jsonl"] = json_lines(rows)
+        if tensors is not None:
+            arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+            payloads[f"{self.key}.safetensors"] = safetensors.save(arrays)
+        for name, data in payloads.items():
+            write_atomic(self.folder / "shards" / name, data)
+        done = {
+            "manifest": self.manifest,
+            "items": list(self.items),
+            "files": {name: identity(data) for name, data in payloads.items()},
+            "failures": [asdict(failure) for failure in failures],
+        }
+        write_atomic(self._marker, json_lines([done]))
+
+    @property
+    def _marker(self) -> Path:
+        return self.folder / "shards" / f"{self.key}.done.json"
+
+    def done(self) -> dict[str, Any] | None:
+        """The shard's marker, where it is of this recipe, for these items; None otherwise."""
+        done = json_object(self._marker)
+        if done is None or done.get("manifest") != self.manifest or done.get("items") != list(self.items):
+            return None
+        return done
+
+    def is_whole(self) -> bool:
+        """Whether the marker is there and every file it names has the bytes it was given."""
+        if self.done() is None:
+            return False
+        return all(is_intact(self.folder / "shards" / name, known) for name, known in self.files().items())
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """The files that the marker names and what they are known by; none where the shard is not done."""
+        done = self.done()
+        return done["files"] if done else {}
+
+
+def shard_plan(items: Sequence[str], size: int) -> dict[str, tuple[str, ...]]:
+    """Cut items, in order, into shards of `size`: {"00000": (...), "00001": (...), ...}."""
+    starts = range(0, len(items), size)
+    return {f"{number:05d}": tuple(items[start : start + size]) for number, start in enumerate(starts)}

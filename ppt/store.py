@@ -1,0 +1,292 @@
+"""Artifacts on disk, complete or absent.
+
+    manifest.json  config.yaml  shards/00000.jsonl|safetensors|done.json  failures.jsonl  index.json
+
+Every file is written beside its place, flushed, and renamed into it. A shard exists once its `.done.json`
+does, and only while the hashes in it hold; an artifact exists once `index.json` does. A crash at any moment
+therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file
+holds a time or a host.
+
+Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
+`finish`.
+Reading: `Artifact.open`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from ppt.config import fingerprint
+from ppt.durable import (
+    ensure,
+    failpoint,
+    identity,
+    is_intact,
+    json_lines,
+    json_object,
+    parsed_lines,
+)
+from ppt.manifest import Manifest, difference
+from ppt.shard import Failure, Shard
+
+_OWN_NAMES = ("index.json", "failures.jsonl", "preview.png", "log.jsonl", "config.yaml", "manifest.json")
+_BEFORE_MANIFEST = {".lock", "manifest.json.tmp"}
+_KEY = re.compile(r"\d{5,}")
+
+
+class ArtifactError(ValueError):
+    """An artifact that cannot be read or written; the text names the folder or file and the remedy."""
+
+
+class StaleArtifact(ArtifactError):  # noqa: N818 -- the state is the name
+    """The folder holds an artifact made by another recipe; the text lists what differs."""
+
+
+class BusyArtifact(ArtifactError):  # noqa: N818
+    """Another run is writing to the folder."""
+
+
+class Writer:
+    """The write side of one artifact, holding its lock. Use it in a `with` block."""
+
+    def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lock: FileLock) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.shards = tuple(shards)
+        self.missing = tuple(shard for shard in shards if not shard.is_whole())
+        self._lock = lock
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the artifact is there and whole, so that there is nothing to do."""
+        return not self.missing and (self.folder / "index.json").exists()
+
+    def finish(self) -> "Artifact":
+        """Gather the failures, then write the index: the artifact exists. ArtifactError if shards lack."""
+        absent = [shard.key for shard in self.shards if shard.done() is None]
+        if absent:
+            raise ArtifactError(
+                f"{self.folder}: cannot finish, {len(absent)} shards lack: {', '.join(absent[:5])}"
+            )
+        for name, data in _closing(self.manifest, self.shards).items():
+            ensure(self.folder / name, data)
+        return Artifact.open(self.folder)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The read side of a complete artifact. Every read is checked against the hash in the index."""
+
+    folder: Path
+    manifest: Manifest
+    index: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Artifact":
+        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong."""
+        index, manifest = json_object(folder / "index.json"), _stored_manifest(folder)
+        if index is None or manifest is None:
+            raise ArtifactError(
+                f"{folder}: no complete artifact here; run its stage, which resumes where it stopped"
+            )
+        artifact = cls(folder, manifest, index)
+        if manifest.fingerprint != index["manifest"]:
+            raise ArtifactError(
+                f"{folder}: index.json and manifest.json are of different runs; run its stage --fresh"
+            )
+        for path, known in artifact._files():
+            size = path.stat().st_size if path.exists() else 0
+            if size != known["bytes"]:
+                raise _damaged(path, f"has {size} bytes instead of {known['bytes']}")
+        return artifact
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the content: equal for equal bytes, whenever and wherever they were made."""
+        return fingerprint({key: self.index[key] for key in ("stage", "shards", "failures")})
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The shards' keys, in the plan's order."""
+        return tuple(sorted(self.index["shards"], key=int))
+
+    def items(self, key: str) -> tuple[str, ...]:
+        """The items that the shard was planned for, failed ones included."""
+        return tuple(self.index["shards"][key]["items"])
+
+    def rows(self, *keys: str) -> Iterator[dict[str, Any]]:
+        """The rows of the given shards (none given: of all), in order, one shard in memory at a time."""
+        for key in keys or self.keys:
+            yield from parsed_lines(self._read(key, f"{key}.jsonl"))
+
+    def tensors(self, key: str) -> dict[str, np.ndarray]:
+        """The tensors of one shard."""
+        path = self.folder / "shards" / f"{key}.safetensors"
+        try:
+            return safetensors.load(self._read(key, path.name))
+        except SafetensorError as error:
+            raise _damaged(path, str(error)) from None
+
+    def failures(self) -> list[Failure]:
+        """What was passed over, in the plan's order."""
+        path = self.folder / "failures.jsonl"
+        return [Failure(**row) for row in parsed_lines(_checked_bytes(path, self.index["failures"]))]
+
+    def verify(self) -> list[Path]:
+        """Every file of the artifact whose bytes are not those in the index."""
+        return [path for path, known in self._files() if not is_intact(path, known)]
+
+    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        yield self.folder / "failures.jsonl", self.index["failures"]
+        for shard in self.index["shards"].values():
+            for name, known in shard["files"].items():
+                yield self.folder / "shards" / name, known
+
+    def _read(self, key: str, name: str) -> bytes:
+        files = self.index["shards"][key]["files"]
+        if name not in files:
+            raise ArtifactError(
+                f"{self.folder}: shard {key} has no {name}, only {', '.join(files) or 'nothing'}"
+            )
+        return _checked_bytes(self.folder / "shards" / name, files[name])
+
+
+def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False) -> Writer:
+    """Take the folder's lock and find out what is left to do.
+
+    plan: shard key -> its items, in order. Shards of the same recipe that are whole and planned alike are
+    kept; others are removed. `fresh` starts over. Raises BusyArtifact, StaleArtifact, or ArtifactError when
+    the folder is not empty and no artifact of ours.
+    """
+    for key in plan:
+        assert _KEY.fullmatch(key), f"a shard's key is five digits or more, got {key!r}"
+    _refuse_foreign(folder)
+    (folder / "shards").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyArtifact(
+            f"{folder}: another run is writing here; wait for it, or choose another folder"
+        ) from None
+    try:
+        if not fresh:
+            _refuse_stale(folder, manifest)
+        for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
+            leftover.unlink()
+        if fresh:
+            _clear(folder)
+        ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
+        ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
+        shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
+        writer = Writer(folder, manifest, shards, lock)
+        _sweep(writer)
+    except BaseException:
+        lock.release()
+        raise
+    return writer
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file, expected a folder")
+    if not folder.exists() or (folder / "manifest.json").exists():
+        return
+    shards = folder / "shards"
+    ours = {"shards"} if shards.is_dir() and not any(shards.iterdir()) else set[str]()
+    foreign = sorted({entry.name for entry in folder.iterdir()} - _BEFORE_MANIFEST - ours)
+    if foreign:
+        raise ArtifactError(
+            f"{folder}: not empty and no artifact (holds {foreign[0]!r}); choose another folder"
+        )
+
+
+def _refuse_stale(folder: Path, manifest: Manifest) -> None:
+    if not (folder / "manifest.json").exists():
+        return
+    remedy = "pass --fresh to start over, or choose another folder"
+    stored = _stored_manifest(folder)
+    if stored is None:
+        raise StaleArtifact(f"{folder}: manifest.json is damaged, or of another version of ppt; {remedy}")
+    changes = difference(stored, manifest)
+    if changes:
+        raise StaleArtifact(
+            "\n  ".join([f"{folder}: made by another recipe; {remedy}. What differs:", *changes])
+        )
+
+
+def _stored_manifest(folder: Path) -> Manifest | None:
+    stored = json_object(folder / "manifest.json")
+    try:
+        return None if stored is None else Manifest.from_json(stored)
+    except TypeError:  # other fields than ours
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
+    (folder / "index.json").unlink(missing_ok=True)
+    failpoint("while_clearing")
+    for path in sorted((folder / "shards").iterdir()):
+        path.unlink()
+    for name in _OWN_NAMES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _sweep(writer: Writer) -> None:
+    """Leave only what this plan keeps. The index goes first: what it promises is about to change."""
+    folder, kept = writer.folder, set[str]()
+    for shard in set(writer.shards) - set(writer.missing):
+        kept |= {f"{shard.key}.done.json", *shard.files()}
+    unplanned = [path for path in sorted((folder / "shards").iterdir()) if path.name not in kept]
+    if writer.missing or unplanned or not _is_closed(writer):
+        (folder / "index.json").unlink(missing_ok=True)
+        failpoint("while_sweeping")
+    for path in unplanned:
+        path.unlink()
+
+
+def _is_closed(writer: Writer) -> bool:
+    closing = _closing(writer.manifest, writer.shards)
+    return all(is_intact(writer.folder / name, identity(data)) for name, data in closing.items())
+
+
+def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
+    """The files that close an artifact, in the order of writing; a pure function of the shards' markers."""
+    markers = {shard.key: done for shard in shards if (done := shard.done()) is not None}
+    failures = [failure for done in markers.values() for failure in done["failures"]]
+    failed = json_lines(failures)
+    index = {
+        "stage": manifest.stage,
+        "manifest": manifest.fingerprint,
+        "shards": {key: {"items": done["items"], "files": done["files"]} for key, done in markers.items()},
+        "failures": identity(failed),
+        "items": sum(len(done["items"]) for done in markers.values()),
+        "failed": len(failures),
+    }
+    return {"failures.jsonl": failed, "index.json": json_lines([index])}
+
+
+def _checked_bytes(path: Path, known: Mapping[str, Any]) -> bytes:
+    data = path.read_bytes() if path.exists() else b""
+    if identity(data) != known:
+        raise _damaged(path, f"{len(data)} bytes, sha256 differs from the index")
+    return data
+
+
+def _damaged(path: Path, reason: str) -> ArtifactError:
+    return ArtifactError(f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only")

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppt import rle
+from ppt.labels import conflicts, exclusions, label, weigh
+
+GOOD = {"predicted_iou": 0.81, "stability": 1.0, "agreement": 1.0, "peak": 3.0}
+
+
+def mask(left=0):
+    drawn = np.zeros((10, 20), bool)
+    drawn[2:8, left : left + 6] = True
+    return rle.encode(drawn)
+
+
+def made(id="a", text="the owl", segmentation=None, **scores):
+    return label(id, "i.jpg", text, segmentation or mask(), {**GOOD, **scores}, ("chosen:agreement",), 0.5, 0.2)
+
+
+def test_weight_is_the_geometric_mean_of_its_terms():
+    assert weigh(GOOD) == pytest.approx(0.81**0.25, abs=1e-6)
+    assert weigh({**GOOD, "peak": 1.5, "stability": 0.5}) == pytest.approx((0.81 * 0.25) ** 0.25, abs=1e-6)
+
+
+@given(st.fixed_dictionaries({name: st.floats(-1, 5) for name in GOOD}), st.sampled_from(sorted(GOOD)))
+def test_weight_stays_in_range_and_never_falls_when_a_score_rises(scores, name):
+    assert 0 <= weigh(scores) <= weigh({**scores, name: scores[name] + 0.5}) <= 1
+
+
+def test_an_excluded_label_keeps_its_mask_and_weighs_nothing():
+    found = made(stability=0.41)
+    assert found.weight == 0
+    assert found.segmentation == mask()
+    assert found.reasons == ("chosen:agreement", "excluded:stability 0.41 < 0.5")
+
+
+def test_every_failed_check_is_a_reason():
+    scores = {**GOOD, "stability": 0.1, "agreement": 0.1}
+    assert [r.split()[0] for r in exclusions(scores, 0.5, 0.2)] == ["excluded:stability", "excluded:agreement"]
+    assert exclusions(GOOD, 0.5, 0.2) == ()
+
+
+def test_no_mask_is_an_answer():
+    found = label("a", "i.jpg", "the owl", None, {"peak": 0.0}, ("no_evidence",), 0.5, 0.2)
+    assert (found.segmentation, found.weight, found.reasons) == (None, 0.0, ("no_evidence",))
+
+
+def test_conflicts_name_each_other():
+    labels = [made("a"), made("b", "the bus"), made("c", "the dog", mask(12)), made("d", "the owl")]
+    assert conflicts(labels, 0.9) == {
+        "a": ("same_mask_as:b",),
+        "b": ("same_mask_as:a", "same_mask_as:d"),
+        "d": ("same_mask_as:b",),
+    }

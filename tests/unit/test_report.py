@@ -1,0 +1,254 @@
+import base64
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+from fixtures.report_run import Scene, make_run, plain_scenes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppt.report import ReportError, build_report
+from ppt.report.gather import read_run, select, with_pictures
+from ppt.store import ArtifactError
+
+HOSTILE = '</style><script>document.title="owned"</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("report"), plain_scenes(9))
+
+
+@pytest.fixture
+def own(run, tmp_path):
+    """A copy of the run that a test may spoil, with its images beside it."""
+    shutil.copytree(run.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("report.html"))
+    return tmp_path / "copy" / "run"
+
+
+def page(output, **options):
+    options.setdefault("images_root", output.parent / "images")
+    return build_report(output, **options).read_text(encoding="utf-8")
+
+
+def sentences(html):
+    return [unescape(found) for found in re.findall(r'<h3 dir="auto">(.*?)</h3>', html, re.DOTALL)]
+
+
+def card(html, number):
+    return html.split('<li class="card"')[number]
+
+
+def test_every_item_has_a_card_worst_first(run):
+    html = page(run)
+    weights = [float(w) for w in re.findall(r'data-weight="([^"]+)"', html)]
+    assert len(weights) == 18
+    assert weights == sorted(weights)
+    assert weights[0] == -1, "the item that failed comes before those that weigh nothing"
+    assert len(set(sentences(html))) == 18
+
+
+def test_a_card_shows_points_candidates_the_choice_and_why(run):
+    html = card(page(run), 18)
+    candidates = html.split("<figure")
+    assert sum("Candidate" in part and "predicted IoU" in part for part in candidates) == 3
+    chosen = [part for part in candidates if 'class="tag">chosen' in part]
+    assert len(chosen) == 1
+    assert "IoU with truth" in chosen[0]
+    assert "Fits the relevance map best" in html
+    assert re.search(r'<use href="#(plus)" x="[\d.-]+"', html)
+    assert "data:image/png;base64," in html
+
+
+def test_a_failed_item_says_why(run):
+    assert "masks: the decoder gave values that are not finite" in card(page(run), 1)
+
+
+def test_a_refused_row_is_told_apart_from_the_item_that_shares_its_id(run):
+    html = page(run)
+    assert "was used on line 1 already" in html.split("Rows that never became an item")[1]
+    assert "was used on line 1 already" not in html.split("Rows that never became an item")[0]
+
+
+def test_each_photograph_is_in_the_page_once(run):
+    html = page(run)
+    assert html.count("data:image/jpeg;base64,") == 9
+    used = set(re.findall(r'href="#(photo-\d+)"', html))
+    assert used == set(re.findall(r'id="(photo-\d+)"', html))
+
+
+def test_every_reference_in_the_page_leads_somewhere(run):
+    html = page(run)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_only_its_own_script(run):
+    html = page(run)
+    bare = re.sub(r"data:[^\"]+", "", html)
+    assert not re.search(r'(?:src|href|url\()\s*=?\s*["\']?(?:https?:)?//', bare)
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
+    assert "default-src 'none'" in html
+
+
+def test_hostile_text_stays_text(tmp_path):
+    scene = plain_scenes(1)[0]
+    name = "a&b<script>'\".png"
+    output = make_run(
+        tmp_path, [Scene(name, scene.image, ((HOSTILE, scene.sentences[0][1]), *scene.sentences[1:]))]
+    )
+    html = page(output)
+    assert HOSTILE in sentences(html)
+    assert html.count("<script>") == 1
+    assert "<img" not in html
+    assert name not in html
+    assert name in unescape(html)
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ 7 * 7 }}", "{% raw %}", "שלום dog \u202e live", "line\u2028end", "🐕 犬"]
+)
+def test_sentences_are_shown_as_they_are(tmp_path, text):
+    scene = plain_scenes(1)[0]
+    output = make_run(
+        tmp_path, [replace(scene, sentences=((text, scene.sentences[0][1]), *scene.sentences[1:]))]
+    )
+    assert text in sentences(page(output))
+
+
+def test_the_same_run_gives_the_same_bytes_wherever_it_lies(own, run):
+    first = build_report(run, run.parent / "images").read_bytes()
+    assert build_report(own, own.parent / "images").read_bytes() == first
+    assert str(own.parent).encode() not in first
+
+
+def test_nothing_but_the_page_is_written(own):
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    assert build_report(own, own.parent / "images") == own / "report.html"
+    after = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    del after[own / "report.html"]
+    assert after == before
+
+
+def test_without_images_the_page_says_so_and_still_draws(run):
+    html = page(run, images_root=None)
+    assert "No images folder was given" in html
+    assert "data:image/jpeg" not in html
+    assert html.count('<rect id="photo-') == 9
+    assert "mask-18-0" in html
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"), [("remove", "does not exist"), ("change", "changed: its sha256 was")]
+)
+def test_an_image_that_is_gone_or_changed_is_not_passed_off_as_the_one_that_was_read(own, spoil, why):
+    path = own.parent / "images" / "picture_003.png"
+    path.unlink() if spoil == "remove" else path.write_bytes(path.read_bytes() + b"x")
+    html = page(own)
+    assert html.count("The photograph cannot be shown") == 2
+    assert why in html
+    assert html.count("data:image/jpeg;base64,") == 8
+
+
+def test_truth_and_scores_appear_where_the_run_was_evaluated(run):
+    html = page(run)
+    assert "IoU with truth" in html
+    assert '<option value="iou">' in html
+    assert "<td" in html.split("<h2>Metrics</h2>")[1]
+
+
+def test_the_truth_stays_locked_in_a_run_that_was_not_evaluated(tmp_path):
+    output = make_run(tmp_path, plain_scenes(2), evaluated=False)
+    (output / "truth").mkdir()
+    (output / "truth" / "truth.jsonl").write_text("not to be read")
+    html = page(output)
+    assert "truth" not in html.split("</style>")[1].split("<script>")[0].lower()
+    assert "<h2>Metrics</h2>" not in html
+
+
+def test_a_run_under_way_shows_what_there_is(own):
+    for stage, gone in (
+        ("evaluate", "IoU with truth"),
+        ("labels", "<h2>At a glance</h2>"),
+        ("masks", "Candidate 1"),
+    ):
+        shutil.rmtree(own / stage)
+        assert gone not in page(own).replace("What was lost", "") if stage != "labels" else True
+    html = page(own)
+    assert html.count('<li class="card"') == 18
+    assert "The run stands after the stage “relevance”" in html
+    shutil.rmtree(own / "relevance")
+    assert page(own).count('<li class="card"') == 18
+
+
+def test_a_folder_without_a_run_is_refused_by_name(tmp_path):
+    with pytest.raises(ReportError, match=f"{tmp_path.name} holds no finished records"):
+        build_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_damaged_artifact_is_an_error_and_no_page(own):
+    shard = own / "masks" / "shards" / "00000.jsonl"
+    shard.write_bytes(b"\0" * shard.stat().st_size)
+    with pytest.raises(ArtifactError, match=r"masks.*damaged"):
+        page(own)
+    assert not (own / "report.html").exists()
+
+
+def test_beyond_the_limit_the_page_shows_the_worst_and_a_spread_and_says_so(run):
+    html = page(run, limit=6)
+    assert "6 of 18: the 3 of lowest weight, then 3 spread evenly over the others." in html
+    everything = [item.id for item in read_run(run).items]
+    shown = re.findall(r'<p class="meta"><code>(.*?)</code>', html)
+    assert shown[:3] == everything[:3]
+    assert shown[-1] == everything[-1]
+
+
+def test_a_limit_below_one_is_refused(run):
+    with pytest.raises(ValueError, match=r"got 0"):
+        build_report(run, limit=0)
+
+
+@given(total=st.integers(0, 300), limit=st.integers(1, 40))
+def test_a_selection_is_in_order_without_repeats_and_holds_the_worst(total, limit):
+    chosen = select(list(range(total)), limit)
+    assert len(chosen) == min(total, limit)
+    assert chosen == sorted(set(chosen))
+    worst = (len(chosen) + 1) // 2
+    assert chosen[:worst] == list(range(worst))
+    if limit > 1 and total:
+        assert chosen[-1] == total - 1
+
+
+def test_pictures_belong_to_their_items(run):
+    found = read_run(run)
+    items = with_pictures(found, found.items)
+    assert [item.id for item in items] == [item.id for item in found.items]
+    stored = {
+        row["id"]: row for row in map(json.loads, (run / "labels" / "labels.jsonl").read_text().splitlines())
+    }
+    for item in items:
+        row = stored.get(item.id)
+        if row is None or row["segmentation"] is None:
+            assert item.chosen is None
+        else:
+            assert item.candidates[item.chosen].mask.to_json() == row["segmentation"]
+        assert item.relevance is not None
+        assert (item.relevance.height, item.relevance.width) == (item.record.height, item.record.width)
+        assert np.isfinite(item.relevance.values).all()
+
+
+def test_losses_are_counted_by_reason_most_frequent_first(run):
+    losses = read_run(run).losses()
+    assert dict(losses)["masks · bad masks"] == 1
+    assert dict(losses)["records · duplicate id"] == 1
+    assert [count for _, count in losses] == sorted((count for _, count in losses), reverse=True)
