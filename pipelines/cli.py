@@ -1,15 +1,17 @@
 """The front door: `ppt ...`. Parses, calls a stage, prints; nothing else.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or config (nothing was done), 3 done with skipped items, 130 / 143 stopped
-by SIGINT / SIGTERM (the same command resumes).
+Exit codes: 0 done, 1 failed, 2 wrong usage or config (nothing was done), 3 done with skipped items, 130 / 143
+stopped by SIGINT / SIGTERM (the same command resumes).
 """
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,9 +24,13 @@ SHIPPED_CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] 
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 SKIPPED = 3
 
-ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one.")]
+ConfigFile = Annotated[
+    str, typer.Argument(metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one.")
+]
 Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
 Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
 Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
@@ -117,32 +123,41 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
     """Pixel masks from image-text pairs alone."""
 
 
 def _config(
     name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
 ) -> Config:
-    given = {"pairs": pairs, "truth": truth, "limit": limit}
-    settings = [f"records.{key}={json.dumps(str(value))}" if isinstance(value, Path) else f"records.{key}={value}" for key, value in given.items() if value is not None]
+    given = {"pairs": pairs and str(pairs), "truth": truth and str(truth), "limit": limit}
+    # JSON is YAML, but for escaped surrogates: text beyond ASCII is passed as it is.
+    settings = [
+        f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
+    ]
     return load_config(_config_path(name), [*overrides, *settings])
 
 
 def _config_path(name: str) -> Path:
     """The file named, or the config shipped under that name ("demo", "custom", ...)."""
     path = Path(name)
-    if path.exists() or path.suffix:
+    if path.is_file() or path.suffix:
         return path
     for folder in SHIPPED_CONFIGS:
         if (folder / f"{name}.yaml").exists():
             return folder / f"{name}.yaml"
     shipped = sorted({p.stem for folder in SHIPPED_CONFIGS for p in folder.glob("*.yaml")})
-    raise ConfigError(f"{name}: no such file, and no shipped config of that name; there are {', '.join(shipped)}")
+    raise ConfigError(
+        f"{name}: no such file, and no shipped config of that name; there are {', '.join(shipped)}"
+    )
 
 
 def _walk(config: Config, output: Path, fresh: bool) -> int:
-    """Run every stage, print a line for each; returns how many items were skipped, 0 < all of them or it fails."""
+    """Run every stage, print a line for each; returns how many items were skipped, 0 < all of them or it
+    fails.
+    """
     from pipelines.run import run as walk
 
     skipped = 0
@@ -150,7 +165,10 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
         typer.echo(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
-            typer.echo(f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl", err=True)
+            typer.echo(
+                f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl",
+                err=True,
+            )
             raise typer.Exit(1)
     return skipped
 
@@ -159,7 +177,11 @@ def _report(output: Path) -> None:
     from pipelines.stage import images_root
     from ppt.report import build_report
 
-    typer.echo(f"report: {build_report(output, images_root(Config(), output))}")
+    try:
+        root = images_root(Config(), output)
+    except FileNotFoundError:
+        root = None  # a run from elsewhere, or none at all; the report says which
+    typer.echo(f"report: {build_report(output, root)}")
 
 
 def _leave(skipped: int, items: int = 1) -> None:
@@ -171,31 +193,30 @@ def _leave(skipped: int, items: int = 1) -> None:
 
 def main() -> None:
     """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
-    from click.exceptions import Abort
-
+    # While shards are made the engine has handlers of its own, which let those in progress finish.
+    before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command resumes", 130)
-    except Abort:
-        _stop("stopped; the same command resumes", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        app()
     except Exception as error:
         if os.environ.get("PPT_TRACEBACK"):
             raise
         _stop(str(error) or type(error).__name__, _exit_code(error))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _stop(message: str, code: int) -> None:
+def _stopped(number: int, _: FrameType | None) -> NoReturn:
+    _stop("stopped; the same command resumes", 128 + number)
+
+
+def _stop(message: str, code: int) -> NoReturn:
     print(f"ppt: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def _exit_code(error: Exception) -> int:
     """2 for what the user asked wrongly, the signal's own for a stop, 1 for everything else."""
-    from ppt.backbones.weights import WeightsError
     from ppt.engine import Interrupted
     from ppt.records.pairs import PairsError
     from ppt.records.truth import TruthError
@@ -204,7 +225,12 @@ def _exit_code(error: Exception) -> int:
 
     if isinstance(error, Interrupted):
         return error.exit_code
-    usage = (ConfigError, WeightsError, PairsError, TruthError, ArtifactError, ReportError, FileNotFoundError)
-    return 2 if isinstance(error, usage) else 1
+    if isinstance(
+        error, (ConfigError, PairsError, TruthError, ArtifactError, ReportError, FileNotFoundError)
+    ):
+        return 2
+    from ppt.backbones.weights import (
+        WeightsError,
+    )  # last: it brings torch, and a typing error should cost no wait
 
-
+    return 2 if isinstance(error, WeightsError) else 1

@@ -1,4 +1,6 @@
-"""Is this machine fit to run? Versions, devices, the torch / torchvision pair, weights, disk; and how to mend it."""
+"""Is this machine fit to run? Versions, devices, the torch / torchvision pair, weights, disk; and how to mend
+it.
+"""
 
 import importlib
 import importlib.metadata as metadata
@@ -11,7 +13,15 @@ from pathlib import Path
 
 from ppt.backbones.weights import ENVIRONMENT_FOLDER, WeightsError, embedded, resolve
 
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "segment-anything", "numpy", "opencv-python", "pycocotools")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "segment-anything",
+    "numpy",
+    "opencv-python",
+    "pycocotools",
+)
 LEAST_FREE = 2 * 10**9
 
 

@@ -14,7 +14,8 @@ STAGES = ("records", "relevance", "masks", "labels")
 
 
 def describe(config: Config, output: Path) -> Iterator[str]:
-    """The plan, line by line. Reads the pairs file and the markers of finished shards; opens no image, loads no model.
+    """The plan, line by line. Reads the pairs file and the markers of finished shards; opens no image, loads
+    no model.
 
     Bytes are estimates: a 20 x 24 grid of 512 half floats an image, 600 bytes a mask.
     """
@@ -24,9 +25,11 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     good = [row.pair for row in chosen if row.pair is not None]
     names = {pair.image for pair in good}
     shards = -(-len(names) // config.shard_size)
-    read = sum(path.stat().st_size for name in names if (path := config.records.pairs.parent / name).is_file())
-    yield f"pairs      {config.records.pairs}: {len(rows)} rows, {len(good)} to do, {len(chosen) - len(good)} refused"
-    yield f"images     {len(names)} files, {_human(read)} to read, {shards} shards of {config.shard_size} images"
+    read = sum(_size(config.records.pairs.parent / name) for name in names)
+    refused = len(chosen) - len(good)
+    yield f"pairs      {config.records.pairs}: {len(rows)} rows, {len(good)} to do, {refused} refused"
+    files = f"{len(names)} files, {_human(read)} to read"
+    yield f"images     {files}, {shards} shards of {config.shard_size} images"
     wanted = {
         "records": 300 * len(good),
         "relevance": len(names) * CELLS * BYTES_PER_CELL + len(good) * CELLS * 4,
@@ -34,7 +37,8 @@ def describe(config: Config, output: Path) -> Iterator[str]:
         "labels": len(good) * BYTES_PER_CANDIDATE * 2,
     }
     for stage in STAGES:
-        yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {_state(output / stage, shards)}"
+        state = _state(output / stage, shards)
+        yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {state}"
     truth = config.records.truth
     yield f"evaluate   {'against ' + str(truth) if truth else 'skipped: no truth given'}"
 
@@ -44,6 +48,13 @@ def _state(folder: Path, shards: int) -> str:
     if json_object(folder / "index.json") is not None:
         return f"complete, {done} shards (checked against the config when run)"
     return f"{done} of {shards} shards done" if done else "to do"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # a name no file system takes; the records stage says so
+        return 0
 
 
 def _human(count: int) -> str:

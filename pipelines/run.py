@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, s6_evaluate
+from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
 from ppt.config import Config
 
-STAGES: dict[str, Callable[[Config, Path, bool], Summary]] = {
+Done: TypeAlias = Summary | Evaluation
+
+STAGES: dict[str, Callable[[Config, Path, bool], Done]] = {
     "records": s0_records.run,
     "relevance": s1_relevance.run,
     "masks": s3_masks.run,
@@ -16,11 +20,13 @@ STAGES: dict[str, Callable[[Config, Path, bool], Summary]] = {
 }
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Summary]:
-    """Walk the stages in order, yielding each one's summary; a stage that is complete already does nothing."""
+def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
+    """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
     yield s0_records.run(config, output, fresh)
     yield s1_relevance.run(config, output, fresh)
     yield s3_masks.run(config, output, fresh)
     yield s4_labels.run(config, output, fresh)
-    if config.records.truth is not None:
+    if config.records.truth is None:
+        yield s6_evaluate.without_truth(config)
+    else:
         yield s6_evaluate.run(config, output, fresh)

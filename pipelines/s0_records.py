@@ -23,6 +23,7 @@ from ppt.records import images, pairs
 from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.pairs import PairsError, Row
+from ppt.records.truth import TruthError
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
 from ppt.types import Record
@@ -55,6 +56,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         raise ConfigError(
             "records.pairs: name the file of pairs, e.g. --set records.pairs=pairs.jsonl (got None)"
         )
+    if config.records.truth is not None and not config.records.truth.is_file():
+        raise TruthError(f"truth: {config.records.truth} is not there; mend records.truth, or leave it out")
     rows = pairs.read(path)
     chosen = pairs.select(rows, config.records.splits, config.records.limit)
     if not chosen:
@@ -80,7 +83,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
         if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, make())
+            _preview(artifact, config, output)
     if config.records.truth is None:
         return summary
     refused = _lock_away(config.records.truth, artifact, rows, chosen, config, fresh)
@@ -182,11 +185,12 @@ def _lock_away(
     return stage.summary(artifact, made=len(writer.missing))
 
 
-def _preview(artifact: Artifact, context: Context) -> None:
+def _preview(artifact: Artifact, config: Config, output: Path) -> None:
     """preview.png: the first images under one of their sentences."""
     tiles, captions = [], []
-    for group in list(stage.by_content(artifact, artifact.keys[0]).values())[:PREVIEWED]:
-        pair = group[0].pair
-        tiles.append(images.load(context.root, pair.image, context.policy, group[0].sha256).pixels)
-        captions.append(pair.text)
+    for record, *_ in list(stage.by_content(artifact, artifact.keys[0]).values())[:PREVIEWED]:
+        pixels = stage.picture(config, output, record.pair.image, record.sha256)
+        if pixels is not None:
+            tiles.append(pixels)
+            captions.append(record.pair.text)
     stage.leave_preview(artifact.folder, tiles, captions)

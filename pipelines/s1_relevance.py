@@ -2,8 +2,9 @@
 
     ppt relevance CONFIG.yaml --output DIR
 
-Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>` (gh, gw, d)
-float16 and `map/<id>` (gh, gw) float32, and rows {id, sha256, height, width, flags}; and a preview of maps.
+Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>`
+(gh, gw, d) float16 and `map/<id>` (gh, gw) float32, and rows {id, sha256, height, width, flags}; and a
+preview of maps.
 """
 
 import functools
@@ -39,7 +40,7 @@ class Context:
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/relevance complete. Raises StaleArtifact, WeightsError and the other errors of what it reads."""
+    """Make DIR/relevance complete. Raises StaleArtifact, WeightsError and the errors of what it reads."""
     records = Artifact.open(output / "records")
     clip = _load(config)
     manifest = Manifest(
@@ -55,7 +56,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         make = functools.partial(context, config, output, clip if config.workers == 0 else None)
         artifact, summary = stage.fill(writer, shard_of_maps, make, config)
         if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, make())
+            _preview(artifact, records, config, output)
     return summary
 
 
@@ -67,7 +68,9 @@ def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
 
 
 def _load(config: Config) -> Clip:
-    return load_clip(config.clip.model, config.clip.weights, config.device, config.clip.size, config.clip.max_long)
+    return load_clip(
+        config.clip.model, config.clip.weights, config.device, config.clip.size, config.clip.max_long
+    )
 
 
 def shard_of_maps(context: Context, shard: Shard) -> None:
@@ -81,7 +84,13 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
         except images.ImageError as error:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
             continue
-        features = context.clip.encode_image(loaded.pixels)
+        try:
+            features = context.clip.encode_image(loaded.pixels)
+        except ValueError as error:  # features that are not finite
+            failures += [
+                Failure(STAGE, r.pair.id, "bad_features", f"{r.pair.image}: {error}") for r in records
+            ]
+            continue
         tensors[f"dense/{sha256}"] = features.values.astype(np.float16)
         texts = list(dict.fromkeys(r.pair.text for r in records))
         vectors, truncated = context.clip.encode_texts(texts)
@@ -95,15 +104,15 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
     shard.write(rows, tensors, failures)
 
 
-def _preview(artifact: Artifact, context: Context) -> None:
+def _preview(artifact: Artifact, records: Artifact, config: Config, output: Path) -> None:
     """preview.png: the first sentence of each of the first images, under its map."""
     tiles, captions = [], []
     for key in artifact.keys[:1]:
         tensors = artifact.tensors(key)
-        for record, *_ in list(stage.by_content(context.records, key).values())[:PREVIEWED]:
+        for record, *_ in list(stage.by_content(records, key).values())[:PREVIEWED]:
             values = tensors.get(f"map/{record.pair.id}")
-            if values is not None:
-                pixels = images.load(context.root, record.pair.image, context.policy).pixels
+            pixels = stage.picture(config, output, record.pair.image, record.sha256)
+            if values is not None and pixels is not None:
                 tiles.append(preview.overlay_heat(RelevanceMap(values, record.height, record.width), pixels))
                 captions.append(record.pair.text)
     stage.leave_preview(artifact.folder, tiles, captions)

@@ -2,8 +2,9 @@
 
     ppt masks CONFIG.yaml --output DIR
 
-Reads DIR/records, DIR/relevance and the images. Writes DIR/masks: rows with the points and why, every candidate with
-its scores, the chosen one or none, and why. SAM encodes each image content once, whatever the number of sentences.
+Reads DIR/records, DIR/relevance and the images. Writes DIR/masks: rows with the points and why, every
+candidate with its scores, the chosen one or none, and why. SAM encodes each image content once, whatever the
+number of sentences.
 """
 
 import functools
@@ -59,7 +60,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         make = functools.partial(context, config, output, sam if config.workers == 0 else None)
         artifact, summary = stage.fill(writer, shard_of_masks, make, config)
         if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, make())
+            _preview(artifact, config, output)
     return summary
 
 
@@ -82,7 +83,9 @@ def point_prompts(relevance: RelevanceMap, config: PointsConfig) -> PointSet:
         case "surgery":
             return points.surgery_points(relevance, config.surgery_threshold)
         case "read":
-            return points.read_points(relevance, config.read_positive, config.read_negative, config.read_points)
+            return points.read_points(
+                relevance, config.read_positive, config.read_negative, config.read_points
+            )
 
 
 def shard_of_masks(context: Context, shard: Shard) -> None:
@@ -100,7 +103,7 @@ def shard_of_masks(context: Context, shard: Shard) -> None:
         except images.ImageError as error:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in asked]
             continue
-        except FloatingPointError as error:
+        except (FloatingPointError, ValueError) as error:  # masks or scores that are not finite
             failures += [Failure(STAGE, r.pair.id, "bad_masks", f"{r.pair.image}: {error}") for r in asked]
             continue
         for record, relevance, prompt, masks in zip(asked, found, prompts, candidates, strict=True):
@@ -108,7 +111,9 @@ def shard_of_masks(context: Context, shard: Shard) -> None:
     shard.write(rows, None, failures)
 
 
-def _candidates(context: Context, record: Record, sha256: str, prompts: list[PointSet]) -> list[MaskCandidates]:
+def _candidates(
+    context: Context, record: Record, sha256: str, prompts: list[PointSet]
+) -> list[MaskCandidates]:
     """SAM's candidates for every sentence of one image; without a positive point there is nothing to ask."""
     asked = [prompt if (prompt.labels == 1).any() else points.no_points() for prompt in prompts]
     if not any(len(prompt.labels) for prompt in asked):
@@ -122,7 +127,9 @@ def _row(
 ) -> dict[str, Any]:
     judged = prompting.judge(masks, relevance)
     if masks.rles:
-        choice = prompting.choose(masks, judged, config.masks.choice, config.masks.min_area, config.masks.max_area)
+        choice = prompting.choose(
+            masks, judged, config.masks.choice, config.masks.min_area, config.masks.max_area
+        )
     else:
         choice = prompting.Choice(None, prompt.reasons)
     candidates = [
@@ -143,7 +150,10 @@ def _row(
         "text": record.pair.text,
         "height": record.height,
         "width": record.width,
-        "points": [[_rounded(x), _rounded(y), int(l)] for (x, y), l in zip(prompt.xy, prompt.labels, strict=True)],
+        "points": [
+            [_rounded(x), _rounded(y), int(label)]
+            for (x, y), label in zip(prompt.xy, prompt.labels, strict=True)
+        ],
         "point_reasons": list(prompt.reasons),
         "peak": _rounded(contrast(relevance.values)),
         "candidates": candidates,
@@ -157,14 +167,16 @@ def _rounded(value: Any) -> float:
     return round(float(value), 6)
 
 
-def _preview(artifact: Artifact, context: Context) -> None:
+def _preview(artifact: Artifact, config: Config, output: Path) -> None:
     """preview.png: the first sentence of each of the first images, its points and its mask."""
     tiles, captions, seen = [], [], set()
     for row in artifact.rows(*artifact.keys[:1]):
         if row["image"] in seen or len(tiles) == PREVIEWED:
             continue
         seen.add(row["image"])
-        pixels = images.load(context.root, row["image"], context.policy).pixels
+        pixels = stage.picture(config, output, row["image"])
+        if pixels is None or pixels.shape[:2] != (row["height"], row["width"]):
+            continue
         if row["chosen"] is not None:
             chosen = from_json(row["candidates"][row["chosen"]]["segmentation"])
             pixels = preview.overlay_mask(pixels, chosen)

@@ -14,7 +14,6 @@ from ppt import labels
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
-from ppt.records import images
 from ppt.report import preview
 from ppt.rle import from_json
 from ppt.shard import Shard
@@ -27,7 +26,7 @@ SCORES = ("predicted_iou", "stability", "agreement", "relevance", "contrast", "a
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/labels complete, labels.jsonl included. Raises StaleArtifact and the errors of what it reads."""
+    """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact and the errors of what it reads."""
     masks = Artifact.open(output / "masks")
     manifest = Manifest(
         STAGE,
@@ -82,9 +81,12 @@ def _preview(artifact: Artifact, rows: list[dict], config: Config, output: Path)
     step = max(1, len(ranked) // PREVIEWED)
     tiles, captions = [], []
     for row in ranked[::step][:PREVIEWED]:
-        pixels = images.load(stage.images_root(config, output), row["image"], stage.image_policy(config)).pixels
-        if row["segmentation"]:
-            pixels = preview.overlay_mask(pixels, from_json(row["segmentation"]))
+        pixels = stage.picture(config, output, row["image"])
+        mask = from_json(row["segmentation"]) if row["segmentation"] else None
+        if pixels is None or (mask and pixels.shape[:2] != (mask.height, mask.width)):
+            continue
+        if mask:
+            pixels = preview.overlay_mask(pixels, mask)
         tiles.append(pixels)
         captions.append(f"{row['weight']:.2f} {row['text']}")
     stage.leave_preview(artifact.folder, tiles, captions)

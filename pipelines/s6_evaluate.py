@@ -29,7 +29,7 @@ PREVIEWED = 24
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `run` found: the content of metrics.json, or None where there is no truth to score with; and how."""
+    """What `run` found: the content of metrics.json, or None where there is no truth; and how."""
 
     metrics: dict[str, Any] | None
     conventions: Conventions
@@ -66,7 +66,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
-    samples = sorted(_samples(truth, masks, labels), key=lambda sample: sample.id)
+    samples = list(_samples(truth, masks, labels))
     if not samples:
         return Evaluation(None, conventions)
     manifest = Manifest(
@@ -92,7 +92,13 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
     return Evaluation(found, conventions)
 
 
+def without_truth(config: Config) -> Evaluation:
+    """What there is to say where no truth is given: nothing is scored, and nothing is wrong."""
+    return Evaluation(None, Conventions(config.evaluate.empty, config.evaluate.at_least))
+
+
 def _samples(truth: Artifact, masks: Artifact, labels: Artifact) -> Iterator[Sample]:
+    """One sample for every row of the truth, which is sorted by id."""
     predictions = {row["id"]: PseudoLabel.from_json(row).segmentation for row in labels.rows()}
     points = {row["id"]: stage.stored_points(row) for row in masks.rows()}
     for row in truth.rows():

@@ -1,4 +1,6 @@
-"""What every stage does around its own work: fill the missing shards with a progress bar, and sum up in one line."""
+"""What every stage does around its own work: fill the missing shards with a progress bar, and sum up in one
+line.
+"""
 
 import sys
 from collections import Counter
@@ -12,8 +14,9 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from ppt.config import Config
-from ppt.durable import json_lines, json_object, write_atomic
+from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import run_shards
+from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
 from ppt.shard import Shard
@@ -26,7 +29,9 @@ SOURCE = "source.json"
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stage did: items it holds, items passed over with their reasons, shards made now and kept from before."""
+    """What a stage did: items it holds, items passed over with their reasons, shards made now and kept from
+    before.
+    """
 
     stage: str
     items: int
@@ -68,16 +73,20 @@ def summary(artifact: Artifact, made: int) -> Summary:
 
 def remember_source(output: Path, source: dict[str, Any]) -> None:
     """Note in DIR/source.json where the pairs lie on this machine; no hash and no artifact depends on it."""
-    write_atomic(output / SOURCE, json_lines([source]))
+    ensure(output / SOURCE, json_lines([source]))
 
 
 def images_root(config: Config, output: Path) -> Path:
-    """The folder that image paths are relative to: that of the pairs file, from the config or from DIR/source.json."""
+    """The folder that image paths are relative to: that of the pairs file, from the config or from
+    DIR/source.json.
+    """
     if config.records.pairs is not None:
         return config.records.pairs.parent
     source = json_object(output / SOURCE)
     if source is None:
-        raise FileNotFoundError(f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first")
+        raise FileNotFoundError(
+            f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first"
+        )
     return Path(source["pairs"]).parent
 
 
@@ -96,10 +105,24 @@ def by_content(records: Artifact, key: str) -> dict[str, list[Record]]:
     return grouped
 
 
+def picture(
+    config: Config, output: Path, image: str, sha256: str | None = None
+) -> UInt8[np.ndarray, "h w 3"] | None:
+    """An image for a preview, as the records stage reads it; None where it is gone, or changed since
+    `sha256`.
+    """
+    try:
+        return images.load(images_root(config, output), image, image_policy(config), sha256).pixels
+    except images.ImageError:
+        return None
+
+
 def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
     """Write folder/preview.png, a sheet of tiles six in a row; nothing where there is no tile."""
     if tiles:
-        write_atomic(folder / "preview.png", preview.encode_png(preview.contact_sheet(tiles, captions, columns=6)))
+        write_atomic(
+            folder / "preview.png", preview.encode_png(preview.contact_sheet(tiles, captions, columns=6))
+        )
 
 
 def stored_points(row: dict[str, Any]) -> PointSet:

@@ -26,7 +26,9 @@ class Interrupted(Exception):  # noqa: N818 -- no error: it was asked for
     """The run was asked to stop (SIGINT, SIGTERM) and did so between shards; the same command resumes it."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} after finishing the shards in progress")
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name} after the shards in progress; the same command resumes"
+        )
         self.signum = signum
         self.exit_code = 128 + signum
 

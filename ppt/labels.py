@@ -1,8 +1,8 @@
 """Chosen masks -> pseudo-labels: a weight in [0, 1], the scores behind it, and reasons in words.
 
-The weight is the geometric mean of four terms, each in [0, 1] and each known without truth: SAM's predicted IoU, the
-mask's stability, its agreement with the relevance map, and how far the map's peak stands out. A label with a reason to
-be excluded keeps its mask for inspection and has weight 0.
+The weight is the geometric mean of four terms, each in [0, 1] and each known without truth: SAM's predicted
+IoU, the mask's stability, its agreement with the relevance map, and how far the map's peak stands out. A
+label with a reason to be excluded keeps its mask for inspection and has weight 0.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,13 @@ def weigh(scores: dict[str, float]) -> float:
 
 
 def exclusions(scores: dict[str, float], least_stability: float, least_agreement: float) -> tuple[str, ...]:
-    """Why a mask must not be trained on, in words: "excluded:stability 0.41 < 0.5"; empty when nothing is wrong."""
+    """Why a mask must not be trained on, in words: "excluded:stability 0.41 < 0.5"; empty when nothing is
+    wrong.
+    """
     checks = (("stability", least_stability), ("agreement", least_agreement))
-    return tuple(f"excluded:{name} {scores[name]:.2f} < {least}" for name, least in checks if scores[name] < least)
+    return tuple(
+        f"excluded:{name} {scores[name]:.2f} < {least}" for name, least in checks if scores[name] < least
+    )
 
 
 def label(
@@ -56,8 +60,8 @@ def label(
 def conflicts(labels: Sequence[PseudoLabel], overlap: float) -> dict[str, tuple[str, ...]]:
     """Labels of one image whose masks overlap by IoU >= `overlap` although their sentences differ.
 
-    Returns id -> reasons ("same_mask_as:ID"); paraphrases of one object are allowed to meet, so this is a remark for
-    the person who looks, and not an exclusion.
+    Returns id -> reasons ("same_mask_as:ID"); paraphrases of one object are allowed to meet, so this is a
+    remark for the person who looks, and not an exclusion.
     """
     found: dict[str, tuple[str, ...]] = {}
     for i, first in enumerate(labels):

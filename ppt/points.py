@@ -1,10 +1,12 @@
-"""A relevance map -> point prompts, without training. Three ways, all baselines that a learned generator must beat.
+"""A relevance map -> point prompts, without training. Three ways, all baselines that a learned generator must
+beat.
 
 - `peak_points`: one positive point on the map's highest cell.
-- `surgery_points`: cells above a threshold, and as many of the lowest as negatives (CLIP Surgery, Li et al. 2023,
-  `similarity_map_to_points`).
-- `read_points`: positive, negative and ignored points from two thresholds, up to a fixed number (READ, Qian et al.
-  2025, `similarity_map_to_points`: positives from the highest, then negatives from the lowest, then the rest).
+- `surgery_points`: cells above a threshold, and as many of the lowest as negatives (CLIP Surgery, Li et al.
+  2023, `similarity_map_to_points`).
+- `read_points`: positive, negative and ignored points from two thresholds, up to a fixed number (READ, Qian
+  et al. 2025, `similarity_map_to_points`: positives from the highest, then negatives from the lowest, then
+  the rest).
 
 A map that is flat or not finite is no evidence: the point set is empty and says so.
 """
@@ -29,14 +31,16 @@ def peak_points(relevance: RelevanceMap) -> PointSet:
     stretched = relevance.normalised()
     if stretched is None:
         return no_points()
-    return _at_cells(relevance, stretched.values, np.array([int(stretched.values.argmax())]), np.array([1]), "peak")
+    return _at_cells(
+        relevance, stretched.values, np.array([int(stretched.values.argmax())]), np.array([1]), "peak"
+    )
 
 
 def surgery_points(relevance: RelevanceMap, threshold: float) -> PointSet:
     """CLIP Surgery's points: map halved in size, n cells >= threshold positive, the n lowest negative.
 
-    threshold: of the min-max normalised map, in (0, 1]. n is at most half the cells. Positives come first, the
-    strongest leading.
+    threshold: of the min-max normalised map, in (0, 1]. n is at most half the cells. Positives come first,
+    the strongest leading.
     """
     halved = _halved(relevance).normalised()
     if halved is None:
@@ -50,11 +54,12 @@ def surgery_points(relevance: RelevanceMap, threshold: float) -> PointSet:
 
 
 def read_points(relevance: RelevanceMap, positive: float, negative: float, most: int) -> PointSet:
-    """READ's points: cells >= positive are positive, <= negative are negative, those between are ignored (-1).
+    """READ's points: cells >= positive are positive, <= negative are negative, those between are ignored
+    (-1).
 
-    positive, negative: of the min-max normalised, halved map. At most `most` points: positives from the strongest down,
-    then negatives from the weakest up, then ignored cells in reading order. Each point is moved within its
-    neighbourhood to the soft arg-max exp(-d^2) x softmax of the map (d in cells).
+    positive, negative: of the min-max normalised, halved map. At most `most` points: positives from the
+    strongest down, then negatives from the weakest up, then ignored cells in reading order. Each point is
+    moved within its neighbourhood to the soft arg-max exp(-d^2) x softmax of the map (d in cells).
     """
     halved = _halved(relevance).normalised()
     if halved is None:

@@ -1,9 +1,9 @@
 """Which of SAM's candidate masks is the one, and why.
 
-SAM's own score prefers whatever has a clean outline: the whole background, or a part. So the candidates are compared
-with the relevance map: the *agreement* of a mask is the correlation, over CLIP's grid, of how much of each cell it
-covers with how relevant the cell is. It is 1 for a mask that is the map, falls for parts (relevant cells left out) and
-for masks that spill (irrelevant cells covered), and has no threshold.
+SAM's own score prefers whatever has a clean outline: the whole background, or a part. So the candidates are
+compared with the relevance map: the *agreement* of a mask is the correlation, over CLIP's grid, of how much
+of each cell it covers with how relevant the cell is. It is 1 for a mask that is the map, falls for parts
+(relevant cells left out) and for masks that spill (irrelevant cells covered), and has no threshold.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ ChoiceRule = Literal["agreement", "predicted_iou"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """One candidate seen against its map: agreement in [-1, 1], relevance inside and contrast in [0, 1] and [-1, 1].
+    """One candidate seen against its map: agreement in [-1, 1], relevance inside and contrast in [0, 1] and
+    [-1, 1].
 
-    `relevance` is the mean of the min-max normalised map under the mask, `contrast` that mean less the mean outside;
-    `area` the share of the image, in [0, 1].
+    `relevance` is the mean of the min-max normalised map under the mask, `contrast` that mean less the mean
+    outside; `area` the share of the image, in [0, 1].
     """
 
     agreement: float
@@ -75,8 +76,8 @@ def choose(
 ) -> Choice:
     """The candidate to keep. Masks outside [smallest, largest] of the image's area are never taken.
 
-    Under "agreement" the score is agreement x predicted IoU x stability, so a mask must fit the map and be one that
-    SAM itself believes in; "predicted_iou" is SAM's own choice. Ties go to the first candidate.
+    Under "agreement" the score is agreement x predicted IoU x stability, so a mask must fit the map and be
+    one that SAM itself believes in; "predicted_iou" is SAM's own choice. Ties go to the first candidate.
     """
     allowed = [i for i, j in enumerate(judged) if smallest <= j.area <= largest]
     if not allowed:
@@ -86,7 +87,9 @@ def choose(
     if rule == "predicted_iou":
         best = max(allowed, key=lambda i: float(candidates.predicted_iou[i]))
         return Choice(best, ("chosen:predicted_iou",))
-    best = max(allowed, key=lambda i: judged[i].agreement * float(trust[i]) if judged[i].agreement > 0 else -1.0)
+    best = max(
+        allowed, key=lambda i: judged[i].agreement * float(trust[i]) if judged[i].agreement > 0 else -1.0
+    )
     if judged[best].agreement <= 0:
         return Choice(None, ("no_candidate:disagrees_with_relevance",))
     by_sam = max(allowed, key=lambda i: float(candidates.predicted_iou[i]))

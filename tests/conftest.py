@@ -1,5 +1,42 @@
 """Shape checks are on in tests alone: jaxtyping's annotations are verified on every call into the library."""
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from jaxtyping import install_import_hook
 
+if TYPE_CHECKING:
+    from fixtures.models import FakeClip, FakeSam
+
 _hook = install_import_hook("ppt", "beartype.beartype")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The stand-ins that the stages were given, to be asked how often they were called."""
+
+    clip: "FakeClip"
+    sam: "FakeSam"
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> Models:
+    """The stages find `fixtures.models` behind the doors instead of CLIP and SAM."""
+    from fixtures.models import FakeClip, FakeSam
+
+    from pipelines import s1_relevance, s3_masks
+
+    found = Models(FakeClip(), FakeSam())
+    monkeypatch.setattr(s1_relevance, "load_clip", lambda *_: found.clip)
+    monkeypatch.setattr(s3_masks, "load_sam", lambda *_: found.sam)
+    return found
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of small pictures with pairs.jsonl and truth.jsonl, as `fixtures.pictures` describes."""
+    from fixtures.pictures import make_pictures
+
+    return make_pictures(tmp_path / "pictures")

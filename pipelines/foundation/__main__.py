@@ -1,4 +1,4 @@
-"""Command line of the foundation: train, pack, judge, and build the demo data. See the package's docstring."""
+"""Command line of the foundation: train, pack, judge, build the demo data. See the package's docstring."""
 
 import json
 from pathlib import Path

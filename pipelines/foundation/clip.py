@@ -1,12 +1,13 @@
 """The embedded CLIP: open_clip's `CLIP` class with a small ResNet, from image-text pairs alone.
 
-Two losses, both contrastive. The official one compares the attention-pooled image with sentences. The second asks the
-dense features of the value path for the sentence somewhere in the image (a soft maximum over places), so that the
-relevance map points; it too knows only which sentences go with which image.
+Two losses, both contrastive. The official one compares the attention-pooled image with sentences. The second
+asks the dense features of the value path for the sentence somewhere in the image (a soft maximum over
+places), so that the relevance map points; it too knows only which sentences go with which image.
 """
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -18,14 +19,19 @@ from pipelines.foundation.schedule import Training
 from ppt.backbones.clip import build_embedded_clip
 from ppt.backbones.clip_dense import resnet_cells
 from ppt.scenes.cutouts import Cutout, load_cutouts
-from ppt.scenes.sentences import KINDS, expressions, name_sentence, sample_scene, swapped
+from ppt.scenes.sentences import KINDS, expressions, sample_scene, swapped
 from ppt.seeding import generator
 
 CONFIG = {
     "embed_dim": 256,
     "vision_cfg": {"image_size": 160, "layers": [1, 2, 2, 1], "width": 32},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 160, "heads": 5, "layers": 3},
-    "preprocess_cfg": {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "resize_mode": "squash"},
+    "preprocess_cfg": {
+        "mean": [0.48, 0.46, 0.41],
+        "std": [0.27, 0.26, 0.28],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+    },
 }
 ONE, SEVERAL = 176, 240
 
@@ -52,11 +58,16 @@ def make_sample(seed: int, several: bool) -> Sample:
         turned = swapped(text) if kind in KINDS[3:] and names.count(name) == 1 else None
         if turned:
             false.append(turned)
-    return {"image": scene.image, "names": sorted(set(names)), "said": [(t, n) for t, n, _ in said], "false": false}
+    return {
+        "image": scene.image,
+        "names": sorted(set(names)),
+        "said": [(t, n) for t, n, _ in said],
+        "false": false,
+    }
 
 
 def to_batch(rng: np.random.Generator, samples: list[Sample], crop: int, pixels: int) -> torch.Tensor:
-    """Random crops of (crop, crop), resized to (pixels, pixels), normalised; (b, 3, pixels, pixels) float32."""
+    """Random crops of (crop, crop), resized to (pixels, pixels), normalised: float (b, 3, pixels, pixels)."""
     side = samples[0]["image"].shape[0]
     images = []
     for sample in samples:
@@ -71,12 +82,12 @@ def to_batch(rng: np.random.Generator, samples: list[Sample], crop: int, pixels:
     return ((batch * gain).clamp(0, 1) - mean).div(std).contiguous(memory_format=torch.channels_last)
 
 
-def coarse(visual: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+def coarse(visual: Any, images: torch.Tensor) -> torch.Tensor:
     """Features before the attention pool, (b, c, h / 32, w / 32)."""
     return visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
 
 
-def pooled(visual: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def pooled(visual: Any, x: torch.Tensor) -> torch.Tensor:
     """The official attention pool, its positions resized to the grid of `x`; (b, embed)."""
     pool = visual.attnpool
     original = pool.positional_embedding
@@ -90,15 +101,18 @@ def pooled(visual: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     attended, _ = F.multi_head_attention_forward(
         tokens, tokens, tokens, tokens.shape[-1], pool.num_heads, q_proj_weight=pool.q_proj.weight,
         k_proj_weight=pool.k_proj.weight, v_proj_weight=pool.v_proj.weight, in_proj_weight=None,
-        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]), bias_k=None, bias_v=None,
-        add_zero_attn=False, dropout_p=0.0, out_proj_weight=pool.c_proj.weight, out_proj_bias=pool.c_proj.bias,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight, out_proj_bias=pool.c_proj.bias,
         use_separate_proj_weight=True, training=True, need_weights=False,
     )  # fmt: skip
     return attended[0]
 
 
-def said(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """open_clip's text tower on sentences cut to their longest, (t, n) int64 -> (t, embed); equal, and cheaper."""
+def said(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """open_clip's text tower on sentences cut to their longest, (t, n) int64 -> (t, embed); equal, and
+    cheaper.
+    """
     length = tokens.shape[1]
     x = model.token_embedding(tokens) + model.positional_embedding[:length]
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -106,7 +120,8 @@ def said(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(similarity: torch.Tensor, true: torch.Tensor, false: torch.Tensor) -> torch.Tensor:
-    """Softmax of each true (image, sentence) against the false sentences of its image, and against false images.
+    """Softmax of each true (image, sentence) against the false sentences of its image, and against false
+    images.
 
     similarity (b, t) logits; true, false (b, t) bool; pairs in neither are unknown and take no part.
     """
@@ -139,7 +154,9 @@ class Sentences:
     def label(
         self, rng: np.random.Generator, samples: list[Sample], bank: int
     ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """Texts with (b, t) bool truth and falsehood: `bank` names in some wording, then the samples' own sentences."""
+        """Texts with (b, t) bool truth and falsehood: `bank` names in some wording, then the samples' own
+        sentences.
+        """
         said_names = {n for s in samples for n in s["names"]}
         extra = [n for n in rng.permutation(self.names) if n not in said_names]
         listed = sorted(said_names) + extra[: max(0, bank - len(said_names))]
@@ -171,7 +188,13 @@ class Sentences:
 
 def _worded(rng: np.random.Generator, name: str) -> str:
     article = "an" if name[0] in "aeiou" else "a"
-    wordings = (name, f"the {name}", f"{article} {name}", f"a photo of {article} {name}", f"a picture of the {name}")
+    wordings = (
+        name,
+        f"the {name}",
+        f"{article} {name}",
+        f"a photo of {article} {name}",
+        f"a picture of the {name}",
+    )
     return wordings[int(rng.choice(5, p=[0.25, 0.3, 0.3, 0.1, 0.05]))]
 
 
@@ -195,7 +218,9 @@ def train(folder: Path, minutes: float) -> None:
             texts, true, false = sentences.label(rng, samples, bank=200)
             words = F.normalize(said(model, sentences.tokens(texts)).float(), dim=1)
             scale = model.logit_scale.exp().clamp(max=60)
-            whole = F.normalize(pooled(model.visual, coarse(model.visual, to_batch(rng, samples, 160, pixels))).float(), dim=1)
+            whole = F.normalize(
+                pooled(model.visual, coarse(model.visual, to_batch(rng, samples, 160, pixels))).float(), dim=1
+            )
             first = contrast(scale * whole @ words.T, true, false)
             best = (whole @ words.T).masked_fill(~(true | false), -9).argmax(1, keepdim=True)
             hits = true.gather(1, best)
@@ -205,7 +230,7 @@ def train(folder: Path, minutes: float) -> None:
             words = F.normalize(said(model, sentences.tokens(texts)).float(), dim=1)
             side = 176 if training.progress < 0.5 else 224
             features = resnet_cells(model.visual, to_batch(rng, samples, 224, side))
-            pool = model.visual.attnpool
+            pool: Any = model.visual.attnpool
             dense = F.normalize(pool.c_proj(pool.v_proj(features.flatten(2).transpose(1, 2))).float(), dim=2)
             maps = torch.einsum("bpd,td->btp", dense, words)
             somewhere = torch.logsumexp(25 * maps, 2).sub(np.log(maps.shape[2])).div(25)

@@ -1,5 +1,6 @@
-"""The demo's images, sentences and truth, composed once and committed: 200 object-centric images, and 300 / 100 / 200
-referring scenes for train / val / test. No layout was seen by either foundation training; the seeds are their own.
+"""The demo's images, sentences and truth, composed once and committed: 200 object-centric images, and 300 /
+100 / 200 referring scenes for train / val / test. No layout was seen by either foundation training; the seeds
+are their own.
 """
 
 import json
@@ -36,7 +37,9 @@ def build(folder: Path) -> None:
                 alone = share == "object_centric"
                 row = {"id": f"{share}_{number:03d}_{order}", "image": name, "text": sentence.text}
                 source = "object_centric" if alone else "referring"
-                pairs.append({**row, "split": "train" if alone else share, "source": source, "kind": sentence.kind})
+                pairs.append(
+                    {**row, "split": "train" if alone else share, "source": source, "kind": sentence.kind}
+                )
                 cutout = cutouts[target.cutout]
                 tags = {"cutout": cutout.key, "unseen_by_sam": cutout.unseen_by_sam}
                 tags["twins"] = sum(o.name == target.name for o in scene.instances) > 1
@@ -46,11 +49,15 @@ def build(folder: Path) -> None:
         (folder / name).write_text("".join(lines), encoding="utf-8")
 
 
-def _scene(rng: np.random.Generator, cutouts: list[Cutout], share: str, number: int) -> tuple[Scene, list[Expression]]:
+def _scene(
+    rng: np.random.Generator, cutouts: list[Cutout], share: str, number: int
+) -> tuple[Scene, list[Expression]]:
     """One scene and up to PER_SCENE of its sentences, of different kinds where it can."""
     height, width = SIZES[int(rng.integers(len(SIZES)))]
     if share == "object_centric":
-        index = int(generator(0, "demo/object_centric", "order").permutation(len(cutouts))[number % len(cutouts)])
+        index = int(
+            generator(0, "demo/object_centric", "order").permutation(len(cutouts))[number % len(cutouts)]
+        )
         scene = sample_scene(rng, [cutouts[index]], height, width, 1, twins=False)
         return scene, [Expression(name_sentence(rng, scene.instances[0]), 0, "name")]
     for _ in range(20):

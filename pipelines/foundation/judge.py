@@ -32,8 +32,12 @@ def zero_shot(clip: Clip, cutouts: list[Cutout], count: int) -> float:
     return hits / count
 
 
-def pointing(clip: Clip, cutouts: list[Cutout], count: int, redundancy: Redundancy = "none") -> tuple[float, int]:
-    """Share of objects whose map's peak lies inside them, in scenes of 2 to 4 distinct names; and the objects judged."""
+def pointing(
+    clip: Clip, cutouts: list[Cutout], count: int, redundancy: Redundancy = "none"
+) -> tuple[float, int]:
+    """Share of objects whose map's peak lies inside them, in scenes of 2 to 4 distinct names; and the objects
+    judged.
+    """
     hits, asked = 0, 0
     empty = clip.encode_texts([""])[0][0]
     for number in range(count):
@@ -43,15 +47,20 @@ def pointing(clip: Clip, cutouts: list[Cutout], count: int, redundancy: Redundan
             continue
         features = clip.encode_image(scene.image)
         words, _ = clip.encode_texts([sentence(o.name) for o in scene.instances])
-        for target, found in zip(scene.instances, relevance_maps(features, words, empty, redundancy), strict=True):
+        for target, found in zip(
+            scene.instances, relevance_maps(features, words, empty, redundancy), strict=True
+        ):
             x, y = peak_points(found).xy[0].round().astype(int)
             hits += bool(target.mask[y, x])
             asked += 1
     return hits / asked, asked
 
 
-def clicks(sam: SamModel, cutouts: list[Cutout], count: int, kind: str, unseen: bool = True) -> tuple[float, int]:
-    """Mean IoU of the candidate that SAM itself scores highest, over the objects of `count` scenes; and their number.
+def clicks(
+    sam: SamModel, cutouts: list[Cutout], count: int, kind: str, unseen: bool = True
+) -> tuple[float, int]:
+    """Mean IoU of the candidate that SAM itself scores highest, over the objects of `count` scenes; and their
+    number.
 
     kind: "mixed" (1-3 positive, 0-3 negative clicks) or "one" (a single interior click).
     """

@@ -12,7 +12,9 @@ from ppt.backbones.weights import file_sha256
 
 
 def pack(folder: Path, to: Path) -> None:
-    """Write to/{clip,sam}.{json,safetensors} and to/weights.json from folder/{clip,sam}.pt: averaged weights, fp16."""
+    """Write to/{clip,sam}.{json,safetensors} and to/weights.json from folder/{clip,sam}.pt: averaged weights,
+    fp16.
+    """
     to.mkdir(parents=True, exist_ok=True)
     listing: dict[str, dict[str, Any]] = {}
     for kind, config in (("clip", clip.CONFIG), ("sam", sam.CONFIG)):

@@ -36,7 +36,9 @@ class ScenePool:
         self._capacity, self._reuse, self._next = capacity, reuse, 0
 
     def draw(self, rng: np.random.Generator, count: int, at_least: int = 600) -> list[Sample]:
-        """`count` samples at random; new ones are taken in first (waits only while fewer than `at_least` are there)."""
+        """`count` samples at random; new ones are taken in first (waits only while fewer than `at_least` are
+        there).
+        """
         wanted = max(at_least - len(self._samples), count // self._reuse + 1)
         while wanted > 0 and (len(self._samples) < at_least or not self._queue.empty()):
             sample = self._queue.get()

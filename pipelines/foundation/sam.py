@@ -1,8 +1,9 @@
 """The embedded SAM: segment_anything's `Sam` with a small ViT, class-agnostic masks from clicks.
 
-Trained on scenes of two thirds of the cut-outs; the third with `unseen_by_sam` judges it. For every object one to three
-positive and none to three negative clicks are drawn; the single-mask output and the best of the three multimask outputs
-learn the mask (focal + dice, as in Kirillov et al. 2023, section A), the IoU head learns their quality.
+Trained on scenes of two thirds of the cut-outs; the third with `unseen_by_sam` judges it. For every object
+one to three positive and none to three negative clicks are drawn; the single-mask output and the best of the
+three multimask outputs learn the mask (focal + dice, as in Kirillov et al. 2023, section A), the IoU head
+learns their quality.
 """
 
 import functools
@@ -25,7 +26,8 @@ SIDE = 192
 CONFIG = {
     "image_encoder": {
         "img_size": SIDE, "patch_size": 8, "embed_dim": 160, "depth": 6, "num_heads": 5, "mlp_ratio": 4,
-        "out_chans": 128, "qkv_bias": True, "use_rel_pos": False, "window_size": 8, "global_attn_indexes": [2, 5],
+        "out_chans": 128, "qkv_bias": True, "use_rel_pos": False, "window_size": 8,
+        "global_attn_indexes": [2, 5],
     },
     "prompt_encoder": {"mask_in_chans": 16},
     "mask_decoder": {
@@ -72,7 +74,9 @@ def make_sample(seed: int, unseen: bool = False, clicks: str = "mixed") -> Sampl
 def draw_clicks(
     rng: np.random.Generator, mask: np.ndarray, others: list[np.ndarray], clicks: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clicks (7, 2) float32 xy and labels (7,): positives inside, negatives near or on other objects, -1 to fill."""
+    """Clicks (7, 2) float32 xy and labels (7,): positives inside, negatives near or on other objects, -1 to
+    fill.
+    """
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     well_inside = np.argwhere(depth >= 0.5 * depth.max())
     inside = np.argwhere(mask)
@@ -84,10 +88,8 @@ def draw_clicks(
         label[i] = 1
     ring = np.argwhere(cv2.dilate(mask.astype(np.uint8), np.ones((31, 31), np.uint8)).astype(bool) & ~mask)
     for i in range(positives, positives + negatives):
-        if others and rng.random() < 0.5:
-            source = np.argwhere(others[rng.integers(len(others))])
-        else:
-            source = ring
+        on_another = others and rng.random() < 0.5
+        source = np.argwhere(others[rng.integers(len(others))]) if on_another else ring
         if len(source):
             xy[i] = source[rng.integers(len(source))][::-1]
             label[i] = 0
@@ -97,15 +99,19 @@ def draw_clicks(
 def decode(
     model: Sam, features: torch.Tensor, counts: list[int], points: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All four mask outputs for prompts of several images: (n, 4, FINE, FINE) logits and (n, 4) IoU predictions.
+    """All four mask outputs for prompts of several images: (n, 4, FINE, FINE) logits and (n, 4) IoU
+    predictions.
 
-    features (b, c, g, g); counts[i] prompts belong to image i, in order. The official decoder takes one image at a
-    time; its parts are called here with one image embedding a prompt.
+    features (b, c, g, g); counts[i] prompts belong to image i, in order. The official decoder takes one image
+    at a time; its parts are called here with one image embedding a prompt.
     """
-    # +0.5 to pixel centres happens inside the prompt encoder; the padding point is label -1, as SamPredictor's.
+    # +0.5 to pixel centres happens inside the prompt encoder; the padding point is label -1, as
+    # SamPredictor's.
     sparse, dense = model.prompt_encoder(points=(points, labels), boxes=None, masks=None)
     decoder = model.mask_decoder
-    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])[None].expand(len(points), -1, -1)
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])[None].expand(
+        len(points), -1, -1
+    )
     tokens = torch.cat([tokens, sparse], 1)
     source = torch.repeat_interleave(features, torch.tensor(counts), 0) + dense
     place = model.prompt_encoder.get_dense_pe().expand(len(points), -1, -1, -1)
@@ -117,7 +123,9 @@ def decode(
 
 
 def mask_losses(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """20 x focal + dice of (n, k, h, w) logits against (n, 1, h, w) soft targets, (n, k); and their hard IoU, (n, k)."""
+    """20 x focal + dice of (n, k, h, w) logits against (n, 1, h, w) soft targets, (n, k); and their hard IoU,
+    (n, k).
+    """
     probability = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
     wrongness = (probability - target).abs()
@@ -129,13 +137,16 @@ def mask_losses(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tenso
     return 20 * focal + dice, iou
 
 
-def to_batch(model: Sam, samples: list[Sample], most: int) -> tuple[torch.Tensor, list[int], *tuple[torch.Tensor, ...]]:
-    """Images normalised as SAM does (b, 3, SIDE, SIDE), prompts per image, and the prompts of all images joined.
+def to_batch(
+    model: Sam, samples: list[Sample], most: int
+) -> tuple[torch.Tensor, list[int], *tuple[torch.Tensor, ...]]:
+    """Images normalised as SAM does (b, 3, SIDE, SIDE), prompts per image, and the prompts of all images
+    joined.
 
     The first `most` clicks of each object are kept; positives come first.
     """
     images = torch.from_numpy(np.stack([s["image"] for s in samples])).permute(0, 3, 1, 2).float()
-    images = (images - model.pixel_mean) / model.pixel_std
+    images = (images - torch.as_tensor(model.pixel_mean)) / torch.as_tensor(model.pixel_std)
     masks = torch.from_numpy(np.concatenate([s["masks"] for s in samples])).float().div(255)[:, None]
     points = torch.from_numpy(np.concatenate([s["points"] for s in samples]))
     labels = torch.from_numpy(np.concatenate([s["labels"] for s in samples]))
@@ -152,16 +163,23 @@ def train(folder: Path, minutes: float) -> None:
     pool = ScenePool(make_sample, 1_000_000 + 200_000 * training.steps, capacity=14000, reuse=3)
     shown: list[list[float]] = []
     while training.progress < 1:
-        images, counts, points, labels, target = to_batch(model, pool.draw(rng, 16), most=int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25])))
+        images, counts, points, labels, target = to_batch(
+            model, pool.draw(rng, 16), most=int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25]))
+        )
         with torch.autocast("cpu", torch.bfloat16):
             features = model.image_encoder(images)
             logits, quality = decode(model, features, counts, points, labels)
         losses, iou = mask_losses(logits.float(), target)
         best = losses[:, 1:].min(1).values
-        loss = losses[:, 0].mean() + best.mean() + 0.1 * losses[:, 1:].mean() + (quality.float() - iou).square().mean()
+        loss = (
+            losses[:, 0].mean()
+            + best.mean()
+            + 0.1 * losses[:, 1:].mean()
+            + (quality.float() - iou).square().mean()
+        )
         training.step(loss)
         shown.append([loss.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()])
         if training.steps % 25 == 0:
             mean = np.mean(shown[-25:], 0)
-            print(f"sam step {training.steps} {training.progress:.3f} loss {mean[0]:.3f} single {mean[1]:.3f} "
-                  f"best of three {mean[2]:.3f}", flush=True)  # fmt: skip
+            scores = f"loss {mean[0]:.3f} single {mean[1]:.3f} best of three {mean[2]:.3f}"
+            print(f"sam step {training.steps} {training.progress:.3f} {scores}", flush=True)

@@ -1,4 +1,6 @@
-"""What both foundation trainings share: a clock-driven learning rate, averaged weights, checkpoints that resume."""
+"""What both foundation trainings share: a clock-driven learning rate, averaged weights, checkpoints that
+resume.
+"""
 
 import math
 import time
@@ -10,12 +12,15 @@ from torch import nn
 
 
 class Training:
-    """Model, AdamW, a running average of the weights, and the clock. Saves every three minutes; resumes when run again.
+    """Model, AdamW, a running average of the weights, and the clock. Saves every three minutes; resumes when
+    run again.
 
     The learning rate warms up over the first 3 % of `minutes` and falls along a cosine to zero at its end.
     """
 
-    def __init__(self, model: nn.Module, path: Path, minutes: float, rate: float, decay: float = 0.05) -> None:
+    def __init__(
+        self, model: nn.Module, path: Path, minutes: float, rate: float, decay: float = 0.05
+    ) -> None:
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -61,7 +66,11 @@ class Training:
     def save(self) -> None:
         """Write the whole state beside its final name, then rename."""
         temporary = self.path.with_suffix(".tmp")
-        state = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "average": self.average}
+        state = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+        }
         torch.save({**state, "steps": self.steps, "spent": self.spent}, temporary)
         temporary.replace(self.path)
         self._saved = self.spent

@@ -3,13 +3,13 @@
 MaskCLIP (Zhou et al., ECCV 2022): each location gets its own value vector, out_proj(v), instead of an
 attention-weighted mean, and then goes where the class token would have gone.
 
-ViT: the released MaskCLIP code still adds the residual and the MLP of that last block; ClearCLIP (Lan et al., ECCV
-2024) finds the residual to be the main source of noise and drops both. Neither is kept here:
+ViT: the released MaskCLIP code still adds the residual and the MLP of that last block; ClearCLIP (Lan et al.,
+ECCV 2024) finds the residual to be the main source of noise and drops both. Neither is kept here:
 ln_post(out_proj(v)) @ proj. Positional embeddings are interpolated, so an image keeps its aspect ratio.
 
-ResNet: c_proj(v_proj(x)) of the attention pool, without its positional embedding, as in MaskCLIP. The last stage's
-pooling is left out and its later convolutions are dilated by two (a trous), so that the grid has a cell for every 16
-pixels instead of 32, from the same receptive fields.
+ResNet: c_proj(v_proj(x)) of the attention pool, without its positional embedding, as in MaskCLIP. The last
+stage's pooling is left out and its later convolutions are dilated by two (a trous), so that the grid has a
+cell for every 16 pixels instead of 32, from the same receptive fields.
 """
 
 from typing import Any

@@ -157,8 +157,10 @@ def _checked(line: int, value: dict[str, Any] | RowError) -> Row:
     try:
         if isinstance(value, RowError):
             raise value
+        given = value.get("id")  # read first, so that whatever else is wrong is told under the row's name
+        row = row if given is None else replace(row, id=text_id(given))
         image, text = _text(value, "image"), _text(value, "text")
-        row = replace(row, id=derived_id(image, text) if value.get("id") is None else text_id(value["id"]))
+        row = replace(row, id=derived_id(image, text)) if given is None else row
         split, source = _text(value, "split", ""), _text(value, "source", "referring")
         row = replace(row, split=split, source=source, kind=_text(value, "kind", ""))
         check_image_path(image)

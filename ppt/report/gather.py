@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ppt import rle
-from ppt.durable import json_object, parsed_lines
+from ppt.durable import json_object
 from ppt.report import words
 from ppt.rle import Rle
 from ppt.shard import Failure
@@ -17,7 +17,7 @@ from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap
 
 T = TypeVar("T")
-STAGES = ("records", "relevance", "masks", "labels", "evaluate")
+STAGES = ("records", "relevance", "masks", "labels", "truth", "evaluate")
 
 
 class ReportError(ValueError):
@@ -70,6 +70,17 @@ class Run:
         known = {item.id for item in self.items}
         return tuple(row for row in self.failures if row.stage == "records" or row.id not in known)
 
+    def mixtures(self) -> list[str]:
+        """Stages that were made from another version of one they read than the one that lies there now."""
+        return [
+            f"“{name}” was made from another “{source}” than the one that is here now; run it again."
+            for name, stage in self.stages.items()
+            for source, known in stage.manifest.inputs.items()
+            if source != name  # the stage `truth` reads a file of that name
+            and source in self.stages
+            and self.stages[source].fingerprint != known
+        ]
+
     def losses(self) -> list[tuple[str, int]]:
         """Why items carry no weight, most frequent first: failures by stage and error, labels by reason."""
         counts = Counter(f"{failure.stage} · {words.plain(failure.error)}" for failure in self.failures)
@@ -86,12 +97,14 @@ def read_run(output: Path) -> Run:
     Raises ReportError when there is no complete `records` artifact.
     """
     there = [name for name in STAGES if (output / name / "index.json").exists()]
+    if "evaluate" not in there:
+        there = [name for name in there if name != "truth"]  # it stays locked until the run is scored
     if "records" not in there:
         raise ReportError(f"{output} holds no finished records stage, so there is nothing to show")
     stages = {name: Artifact.open(output / name) for name in there}
     failures = tuple(failure for stage in stages.values() for failure in stage.failures())
     metrics = json_object(output / "evaluate" / "metrics.json") if "evaluate" in stages else None
-    items = sorted(_joined(output, stages, failures), key=_worst_first)
+    items = sorted(_joined(stages, failures), key=_worst_first)
     return Run(output.resolve(), stages, tuple(items), failures, metrics or {})
 
 
@@ -119,18 +132,17 @@ def with_pictures(run: Run, items: Sequence[Item]) -> list[Item]:
         for id, values in _maps(run.stages["relevance"], set(wanted)):
             item = wanted[id]
             wanted[id] = replace(item, relevance=RelevanceMap(values, item.record.height, item.record.width))
-    if "evaluate" in run.stages:
-        for row in _lines(run.folder / "truth" / "truth.jsonl"):
+    if "truth" in run.stages and not run.mixtures():
+        for row in run.stages["truth"].rows():
             if row["id"] in wanted:
                 wanted[row["id"]] = replace(wanted[row["id"]], truth=rle.from_json(row["segmentation"]))
     return [wanted[item.id] for item in items]
 
 
-def _joined(output: Path, stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iterator[Item]:
-    rows = _lines(output / "labels" / "labels.jsonl") if "labels" in stages else ()
-    labels = {row["id"]: row for row in rows}
-    rows = _lines(output / "evaluate" / "per_sample.jsonl") if "evaluate" in stages else ()
-    scored = {row["id"]: float(row["iou"]) for row in rows}
+def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iterator[Item]:
+    labels = {row["id"]: row for row in stages["labels"].rows()} if "labels" in stages else {}
+    scores = stages["evaluate"].rows() if "evaluate" in stages else ()
+    scored = {row["id"]: float(row["iou"]) for row in scores}
     told: dict[str, tuple[str, ...]] = {}
     for failure in failures:
         if failure.stage != "records":  # those are of refused rows, not of the kept one that shares their id
@@ -170,9 +182,3 @@ def _maps(relevance: Artifact, ids: set[str]) -> Iterator[tuple[str, np.ndarray]
         here = [row["id"] for row in relevance.rows(key) if row["id"] in ids]
         tensors = relevance.tensors(key) if here else {}
         yield from ((id, tensors[f"map/{id}"]) for id in here)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSON lines file, none where it is absent."""
-    if path.exists():
-        yield from parsed_lines(path.read_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ppt.durable import write_atomic
+from ppt.durable import ensure
 from ppt.records import images
 from ppt.report import figures, overview, preview
 from ppt.report.cards import card
@@ -59,7 +59,7 @@ def build_report(output: Path, images_root: Path | None = None, limit: int = 400
         charts=overview.plots(run),
         provenance=overview.provenance(run),
         stranded=overview.stranded(run),
-        notices=[] if images_root else [_NO_IMAGES],
+        notices=[*run.mixtures(), *([] if images_root else [_NO_IMAGES])],
         shown=_shown(run, items),
         filters=_filters(cards),
         has_iou=any(item.iou is not None for item in items),
@@ -69,7 +69,7 @@ def build_report(output: Path, images_root: Path | None = None, limit: int = 400
     )
     path = output / FILE_NAME
     # A message may quote bytes that are no text; it is shown with them escaped.
-    write_atomic(path, page.encode("utf-8", "backslashreplace"))
+    ensure(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 

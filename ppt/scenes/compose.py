@@ -1,7 +1,7 @@
 """Cut-outs on varied backgrounds, with the exact visible mask of every object.
 
-Layout, scale, flip, tilt, occlusion, lighting, shadow, blur and JPEG noise vary; every choice comes from the generator
-passed in, so a scene is a function of its seed.
+Layout, scale, flip, tilt, occlusion, lighting, shadow, blur and JPEG noise vary; every choice comes from the
+generator passed in, so a scene is a function of its seed.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ from ppt.scenes.cutouts import Cutout, colour_word
 
 @dataclass(frozen=True)
 class Instance:
-    """One object in a scene. `mask` (h, w) bool holds its visible pixels; `centre_xy` and `size` are of its full extent.
+    """One object in a scene. `mask` (h, w) bool holds its visible pixels; `centre_xy` and `size` are of its
+    full extent.
 
-    `centre_xy` is in pixels of the scene, `size` the square root of the unoccluded area in pixels; `colour` is the word
-    for more than half of the object as rendered, or None.
+    `centre_xy` is in pixels of the scene, `size` the square root of the unoccluded area in pixels; `colour`
+    is the word for more than half of the object as rendered, or None.
     """
 
     cutout: int
@@ -59,7 +60,9 @@ def background(rng: np.random.Generator, height: int, width: int) -> Float32[np.
         blend = np.cos(angle) * xs / width + np.sin(angle) * ys / height
         blend = (blend - blend.min()) / np.ptp(blend)
     elif kind == 1:
-        blend = 0.6 * _noise(rng, height, width, 4) + 0.4 * _noise(rng, height, width, int(rng.integers(8, 30)))
+        blend = 0.6 * _noise(rng, height, width, 4) + 0.4 * _noise(
+            rng, height, width, int(rng.integers(8, 30))
+        )
     elif kind == 2:
         ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
         wave = xs if rng.random() < 0.5 else ys
@@ -68,7 +71,9 @@ def background(rng: np.random.Generator, height: int, width: int) -> Float32[np.
     elif kind == 3:
         horizon = height * rng.uniform(0.25, 0.75)
         rows = np.arange(height, dtype=np.float32)[:, None].repeat(width, 1)
-        blend = np.clip(0.5 + (rows - horizon) / rng.uniform(2, 30), 0, 1) * 0.7 + 0.3 * _noise(rng, height, width, 20)
+        blend = np.clip(0.5 + (rows - horizon) / rng.uniform(2, 30), 0, 1) * 0.7 + 0.3 * _noise(
+            rng, height, width, 20
+        )
     else:
         blend = 0.3 * _noise(rng, height, width, 3)
     place = base + (other - base) * np.clip(blend, 0, 1)[..., None]
@@ -94,7 +99,7 @@ def _clutter(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
 
 
 def _pose(rng: np.random.Generator, rgba: np.ndarray, longest: float, recolour: bool) -> np.ndarray:
-    """The cut-out flipped, tilted, lit and scaled so that its longest side is `longest` pixels; float32 RGBA."""
+    """The cut-out flipped, tilted, lit, scaled so that its longest side is `longest` pixels; float32 RGBA."""
     if rng.random() < 0.5:
         rgba = rgba[:, ::-1]
     if recolour:
@@ -124,7 +129,9 @@ def _pose(rng: np.random.Generator, rgba: np.ndarray, longest: float, recolour: 
 
 
 def _paste(canvas: np.ndarray, posed: np.ndarray, left: int, top: int, shadow: float) -> np.ndarray:
-    """Blend `posed` into `canvas` at (left, top), its soft shadow first; returns the (h, w) bool mask it covers."""
+    """Blend `posed` into `canvas` at (left, top), its soft shadow first; returns the (h, w) bool mask it
+    covers.
+    """
     height, width = canvas.shape[:2]
     alpha = np.zeros((height, width), np.float32)
     y0, x0 = max(0, top), max(0, left)
@@ -135,7 +142,8 @@ def _paste(canvas: np.ndarray, posed: np.ndarray, left: int, top: int, shadow: f
     alpha[y0:y1, x0:x1] = part[..., 3] / 255
     if shadow > 0:
         reach = max(1.0, posed.shape[0] / 25)
-        moved = cv2.warpAffine(alpha, np.float32([[1, 0, reach], [0, 1, reach]]), (width, height))
+        shift = np.array([[1, 0, reach], [0, 1, reach]], np.float32)
+        moved = cv2.warpAffine(alpha, shift, (width, height))
         canvas *= (1 - shadow * cv2.blur(moved, (int(2 * reach) + 1,) * 2))[..., None]
     blend = alpha[y0:y1, x0:x1, None]
     canvas[y0:y1, x0:x1] = canvas[y0:y1, x0:x1] * (1 - blend) + part[..., :3] * blend
@@ -149,14 +157,14 @@ def _finish(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
         canvas = canvas * (0.7 + 0.5 * _noise(rng, height, width, 2))[..., None]
     if rng.random() < 0.3:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.3, 0.9))
-    canvas = canvas * rng.uniform(0.85, 1.12) + rng.standard_normal((height, width, 1), dtype=np.float32) * rng.uniform(
-        0, 4
-    )
+    canvas = canvas * rng.uniform(0.85, 1.12) + rng.standard_normal(
+        (height, width, 1), dtype=np.float32
+    ) * rng.uniform(0, 4)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     if rng.random() < 0.6:
         quality = int(rng.integers(55, 95))
         _, coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1]
     return np.ascontiguousarray(image)
 
 
@@ -172,8 +180,8 @@ def compose(
     """Put the chosen cut-outs into one scene of (height, width) pixels.
 
     One object fills 0.35 to 0.95 of the shorter side; several share the room. An object of which less than
-    `smallest_visible` would stay visible is tried elsewhere, and after twelve tries left out: the scene may hold fewer
-    objects than asked, never none.
+    `smallest_visible` would stay visible is tried elsewhere, and after twelve tries left out: the scene may
+    hold fewer objects than asked, never none.
     """
     canvas = background(rng, height, width)
     placed: list[tuple[int, np.ndarray, np.ndarray, str | None, tuple[float, float], float]] = []
@@ -189,7 +197,11 @@ def compose(
             full = _footprint(posed, left, top, height, width)
             whole = int((posed[..., 3] > 127).sum())
             left_visible = [(visible & ~full).sum() / max(1, solid) for _, visible, _, _, _, solid in placed]
-            if full.sum() >= 0.85 * whole and whole >= 60 and all(v >= smallest_visible for v in left_visible):
+            if (
+                full.sum() >= 0.85 * whole
+                and whole >= 60
+                and all(v >= smallest_visible for v in left_visible)
+            ):
                 break
         else:
             continue

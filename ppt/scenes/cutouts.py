@@ -1,7 +1,8 @@
 """Photographed objects with alpha masks and names, read from Debian's `tuxpaint-stamps-default` (GPL-2).
 
 The package holds PNG stamps, each beside a text file whose first line is an English caption. Kept are the
-photographs: drawings, symbols, flags, road signs and captions that name no object are left out by the rules below.
+photographs: drawings, symbols, flags, road signs and captions that name no object are left out by the rules
+below.
 """
 
 import colorsys
@@ -104,7 +105,9 @@ COLOURS = ("black", "white", "gray", "red", "orange", "brown", "yellow", "green"
 
 @dataclass(frozen=True)
 class Cutout:
-    """One photographed object. `rgba` (h, w, 4) uint8, cropped to its opaque part; `key` is its path in the package."""
+    """One photographed object. `rgba` (h, w, 4) uint8, cropped to its opaque part; `key` is its path in the
+    package.
+    """
 
     key: str
     name: str
@@ -114,7 +117,7 @@ class Cutout:
 
 
 def noun_phrase(caption: str) -> str:
-    """The object that a caption's first clause names, lower case and without article: "An otter." -> "otter"."""
+    """The object that a caption's first clause names, in lower case, no article: "An otter." -> "otter"."""
     clause = re.split(r"[.!,;:(—]| is | are | lets ", caption.replace("’", "'"))[0]
     clause = re.sub(r"[“”\"']", "", clause).strip().lower()
     clause = re.sub(r"^(a pair of|a head of|a bunch of|a string of|a quarter of|a glass of)\s+", "", clause)

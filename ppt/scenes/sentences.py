@@ -12,7 +12,14 @@ from ppt.scenes.compose import Instance, Scene, compose
 from ppt.scenes.cutouts import COLOURS, Cutout
 
 KINDS = ("name", "colour", "size", "position", "relation")
-OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "above": "below", "below": "above"}
+OPPOSITE = {
+    "left": "right",
+    "right": "left",
+    "top": "bottom",
+    "bottom": "top",
+    "above": "below",
+    "below": "above",
+}
 CLEARLY_APART = 0.18
 CLEARLY_LARGER = 1.3
 
@@ -42,7 +49,7 @@ def name_sentence(rng: np.random.Generator, instance: Instance) -> str:
 
 
 def _coloured_name(instance: Instance) -> str | None:
-    """"red bus"; None for an object of no one colour, or whose name speaks of a colour already."""
+    """ "red bus"; None for an object of no one colour, or whose name speaks of a colour already."""
     if instance.colour is None or set(instance.name.split()) & set(COLOURS):
         return None
     return f"{instance.colour} {instance.name}"
@@ -65,7 +72,9 @@ def _side(target: Instance, others: Sequence[Instance], width: int, height: int)
 def _position_sentence(rng: np.random.Generator, name: str, side: str) -> str:
     if rng.random() < 0.35:
         return f"{side} {name}"
-    where = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}[side]
+    where = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}[
+        side
+    ]
     return f"the {name} {where}"
 
 
@@ -86,7 +95,9 @@ def expressions(rng: np.random.Generator, scene: Scene) -> list[Expression]:
             if side:
                 found.append(Expression(_position_sentence(rng, target.name, side), index, "position"))
             if all(target.size > CLEARLY_LARGER * t.size for t in twins):
-                found.append(Expression(f"the {rng.choice(['bigger', 'larger'])} {target.name}", index, "size"))
+                found.append(
+                    Expression(f"the {rng.choice(['bigger', 'larger'])} {target.name}", index, "size")
+                )
             if all(target.size * CLEARLY_LARGER < t.size for t in twins):
                 found.append(Expression(f"the smaller {target.name}", index, "size"))
         coloured = _coloured_name(target)
@@ -100,7 +111,9 @@ def expressions(rng: np.random.Generator, scene: Scene) -> list[Expression]:
 
 
 def _relation(rng: np.random.Generator, index: int, scene: Scene) -> str | None:
-    """"the dog below the bus": true of the target and of none of its twins, with an anchor there is only one of."""
+    """ "the dog below the bus": true of the target and of none of its twins, with an anchor there is only one
+    of.
+    """
     target = scene.instances[index]
     height, width = scene.image.shape[:2]
     names = [o.name for o in scene.instances]
@@ -122,7 +135,9 @@ def _relation(rng: np.random.Generator, index: int, scene: Scene) -> str | None:
 
 
 def swapped(text: str) -> str | None:
-    """The same sentence with its first word of place turned round ("left" for "right"), or None when it has none."""
+    """The same sentence with its first word of place turned round ("left" for "right"), or None when it has
+    none.
+    """
     words = text.split()
     for place, word in enumerate(words):
         if word in OPPOSITE:

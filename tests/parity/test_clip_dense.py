@@ -74,7 +74,9 @@ def test_vit_on_another_grid_is_open_clips_model_resized():
 
 
 def test_resnet_cells_pooled_are_the_towers_own():
-    """With one block in the last stage only a pooling differs; before the last ReLU, pooling ours gives open_clip's."""
+    """With one block in the last stage only a pooling differs; before the last ReLU, pooling ours gives
+    open_clip's.
+    """
     net, image = build({**RESNET, "layers": [1, 1, 1, 1]}), pixels(96, 160)
     visual = net.visual
     visual.layer4[0].act2 = visual.layer4[0].act3 = torch.nn.Identity()
@@ -85,7 +87,9 @@ def test_resnet_cells_pooled_are_the_towers_own():
 
 
 def test_resnet_later_blocks_see_what_they_were_trained_on():
-    """On an image of constant 32-pixel cells a dilated block meets the same neighbours as the pooled one, inside."""
+    """On an image of constant 32-pixel cells a dilated block meets the same neighbours as the pooled one,
+    inside.
+    """
     net = build({**RESNET, "layers": [1, 1, 1, 3]})
     block = net.visual.layer4[1]
     coarse = torch.randn(1, block.conv1.in_channels, 5, 6, generator=torch.Generator().manual_seed(1))

@@ -16,7 +16,9 @@ def mask(left=0):
 
 
 def made(id="a", text="the owl", segmentation=None, **scores):
-    return label(id, "i.jpg", text, segmentation or mask(), {**GOOD, **scores}, ("chosen:agreement",), 0.5, 0.2)
+    return label(
+        id, "i.jpg", text, segmentation or mask(), {**GOOD, **scores}, ("chosen:agreement",), 0.5, 0.2
+    )
 
 
 def test_weight_is_the_geometric_mean_of_its_terms():
@@ -38,7 +40,10 @@ def test_an_excluded_label_keeps_its_mask_and_weighs_nothing():
 
 def test_every_failed_check_is_a_reason():
     scores = {**GOOD, "stability": 0.1, "agreement": 0.1}
-    assert [r.split()[0] for r in exclusions(scores, 0.5, 0.2)] == ["excluded:stability", "excluded:agreement"]
+    assert [r.split()[0] for r in exclusions(scores, 0.5, 0.2)] == [
+        "excluded:stability",
+        "excluded:agreement",
+    ]
     assert exclusions(GOOD, 0.5, 0.2) == ()
 
 

@@ -42,7 +42,8 @@ def test_a_part_and_a_spill_agree_less():
     part, whole, spill = judge(
         candidates(box(0, 0, 10, 10), box(0, 0, 40, 20), box(0, 0, 40, 30)), left_half_map()
     )
-    # By hand: one of eight relevant cells, c = 1/16; corr = (1/16)(1/2) / sqrt((1/16)(15/16)(1/4)) = 1/sqrt(15).
+    # By hand: one of eight relevant cells, c = 1/16; corr = (1/16)(1/2) / sqrt((1/16)(15/16)(1/4)) =
+    # 1/sqrt(15).
     assert part.agreement == pytest.approx(1 / np.sqrt(15))
     # Twelve of sixteen cells: cov = 1/2 - 3/8 = 1/8; sqrt((3/16)(1/4)) = sqrt(3)/8.
     assert spill.agreement == pytest.approx(1 / np.sqrt(3))

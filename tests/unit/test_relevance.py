@@ -46,7 +46,8 @@ def test_a_lone_sentence_falls_back_on_the_empty_text():
 
 
 def test_better_fitting_company_counts_more():
-    # The second company sentence fits the whole image (mean 0.9 against 0.1): it must dominate what is subtracted.
+    # The second company sentence fits the whole image (mean 0.9 against 0.1): it must dominate what is
+    # subtracted.
     grid = features([[0.5, 0.1, 0.9], [0.5, 0.1, 0.9]])
     texts = np.eye(3, dtype=np.float32)
     found = relevance_maps(grid, texts, texts[0], "other_texts")[0]

@@ -1,0 +1,42 @@
+"""`ppt` as the tests of the command line call it: in this process, with the stand-in models."""
+
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from pipelines import cli
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed and the code it left with."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(models, monkeypatch, capsys, tmp_path):
+    """`ppt` with the stand-in models, in this process, from a folder of its own."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ppt", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        return Said(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def whole(pictures, tmp_path):
+    """The arguments of a run over all pictures, with truth."""
+    files = ("--pairs", pictures / "pairs.jsonl", "--truth", pictures / "truth.jsonl")
+    return ("run", "custom", *files, "--output", tmp_path / "out")
