@@ -103,6 +103,23 @@ def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fo
 
 
 @app.command()
+def benchmark(
+    what: Annotated[str, typer.Argument(metavar="points", help="What to compare.")],
+    config: ConfigFile,
+    output: Output = Path("outputs/benchmark"),
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    pairs: Pairs = DEMO_DATA / "pairs.jsonl",
+    truth: Truth = DEMO_DATA / "truth.jsonl",
+) -> None:
+    """Compare ways to make points against the truth, on the demo's data unless told otherwise."""
+    from pipelines.benchmark import points
+
+    if what != "points":
+        raise ConfigError(f"benchmark: expected points, got {what!r}")
+    typer.echo(points(_config(config, overrides, pairs, truth, None), output))
+
+
+@app.command()
 def doctor(output: Output = Path("outputs")) -> None:
     """Versions, devices, weights, the torch/torchvision pair, free disk: what is wrong and how to mend it."""
     from pipelines.doctor import examine

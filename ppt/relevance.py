@@ -64,6 +64,8 @@ def _company(cosines: Float32[np.ndarray, "n gh gw"]) -> Float32[np.ndarray, "n 
 
 
 def contrast(map_values: Float32[np.ndarray, "gh gw"]) -> float:
-    """How far the peak stands out: (max - mean) / standard deviation of the map; 0 for a flat map."""
-    spread = float(map_values.std())
-    return 0.0 if spread == 0 else float((map_values.max() - map_values.mean()) / spread)
+    """How far the peak stands out: (max - mean) / standard deviation; 0 for a map flat up to rounding."""
+    values = map_values.astype(np.float64)
+    spread = float(values.std())
+    flat = spread <= 1e-6 * float(np.abs(values).max())
+    return 0.0 if flat else float((values.max() - values.mean()) / spread)

@@ -37,7 +37,8 @@ from ppt.durable import (
 from ppt.manifest import Manifest, difference
 from ppt.shard import Failure, Shard
 
-_OWN_NAMES = ("index.json", "failures.jsonl", "preview.png", "log.jsonl", "config.yaml", "manifest.json")
+_JOINED = ("labels.jsonl", "truth.jsonl", "metrics.json", "per_sample.jsonl")  # what stages join from shards
+_OWN_NAMES = ("index.json", *_JOINED, "failures.jsonl", "preview.png", "config.yaml", "manifest.json")
 _BEFORE_MANIFEST = {".lock", "manifest.json.tmp"}
 _KEY = re.compile(r"\d{5,}")
 

@@ -39,6 +39,7 @@ CONFIG = {
 }  # fmt: skip
 FINE = 96
 OBJECTS = 4
+GRID = 24
 
 
 @functools.cache
@@ -62,12 +63,18 @@ def make_sample(seed: int, unseen: bool = False, clicks: str = "mixed") -> Sampl
         targets.append(cv2.resize(mask.astype(np.float32), (FINE, FINE), interpolation=cv2.INTER_AREA))
         points.append(xy)
         labels.append(label)
+    everything = [o.mask for o in scene.instances]
+    shares = np.stack(
+        [cv2.resize(m.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA) for m in everything]
+    )
+    shares = np.concatenate([1 - shares.sum(0, keepdims=True), shares])
     masks = np.stack(targets) if targets else np.zeros((0, FINE, FINE), np.float32)
     return {
         "image": scene.image,
         "masks": (masks * 255).astype(np.uint8),
         "points": np.array(points, np.float32).reshape(-1, 7, 2),
         "labels": np.array(labels, np.int64).reshape(-1, 7),
+        "owners": np.where(shares.max(0) > 0.7, shares.argmax(0), -1).astype(np.int64).ravel(),
     }
 
 
@@ -137,6 +144,23 @@ def mask_losses(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tenso
     return 20 * focal + dice, iou
 
 
+def affinity_loss(features: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """Cells of one object must look alike, cells of two must not: cross-entropy over pairs of cells.
+
+    features (b, c, g, g) of the image encoder; owners (b, g * g) int64: 0 the background, -1 a mixed cell,
+    which is left out.
+    Clicks teach the encoder through a few prompts an image; this teaches it through every cell.
+    """
+    unit = F.normalize(features.float().flatten(2), dim=1)
+    logits = 10 * torch.einsum("bcp,bcq->bpq", unit, unit) - 5
+    same = owners[:, :, None] == owners[:, None]
+    known = (owners >= 0)[:, :, None] & (owners >= 0)[:, None]
+    with_object = (owners > 0)[:, :, None] | (owners > 0)[:, None]
+    losses = F.binary_cross_entropy_with_logits(logits, same.float(), reduction="none")
+    alike, apart = known & same & with_object, known & ~same
+    return sum(losses[pairs].mean() if pairs.any() else losses.sum() * 0 for pairs in (alike, apart)) / 2
+
+
 def to_batch(
     model: Sam, samples: list[Sample], most: int
 ) -> tuple[torch.Tensor, list[int], *tuple[torch.Tensor, ...]]:
@@ -163,9 +187,10 @@ def train(folder: Path, minutes: float) -> None:
     pool = ScenePool(make_sample, 1_000_000 + 200_000 * training.steps, capacity=14000, reuse=3)
     shown: list[list[float]] = []
     while training.progress < 1:
-        images, counts, points, labels, target = to_batch(
-            model, pool.draw(rng, 16), most=int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25]))
-        )
+        samples = pool.draw(rng, 16)
+        most = int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25]))
+        images, counts, points, labels, target = to_batch(model, samples, most)
+        owners = torch.from_numpy(np.stack([s["owners"] for s in samples]))
         with torch.autocast("cpu", torch.bfloat16):
             features = model.image_encoder(images)
             logits, quality = decode(model, features, counts, points, labels)
@@ -176,6 +201,7 @@ def train(folder: Path, minutes: float) -> None:
             + best.mean()
             + 0.1 * losses[:, 1:].mean()
             + (quality.float() - iou).square().mean()
+            + affinity_loss(features, owners)
         )
         training.step(loss)
         shown.append([loss.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()])

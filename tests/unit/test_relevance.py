@@ -71,3 +71,4 @@ def test_contrast_by_hand():
     values = np.array([[3, 1], [1, 1]], np.float32)
     assert contrast(values) == pytest.approx(1.5 / np.sqrt(0.75))
     assert contrast(np.ones((2, 2), np.float32)) == 0.0
+    assert contrast(np.full((7, 9), 0.2, np.float32)) == 0.0

@@ -1,0 +1,125 @@
+"""Ways to make points, side by side on the same images, maps and SAM embeddings; judged against the truth.
+
+    ppt benchmark points CONFIG.yaml --output DIR [--pairs PAIRS --truth TRUTH]
+
+Makes DIR/records and DIR/relevance as a run would, prompts SAM with the points of every method in one pass,
+and writes DIR/benchmark/points.json and points.md. The oracle rows click at the innermost pixel of the truth:
+a ceiling for points, and nothing that a run could do.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from pipelines import s0_records, s1_relevance, s3_masks, stage
+from ppt import metrics, prompting, rle
+from ppt.config import Config
+from ppt.durable import write_atomic
+from ppt.metrics import Conventions, Sample, Score
+from ppt.records import images
+from ppt.rle import Rle
+from ppt.store import Artifact
+from ppt.types import MaskCandidates, PointSet, Record, RelevanceMap, Truth
+
+METHODS = {"peak": "peak", "surgery": "CLIP Surgery points", "read": "READ points"}
+ORACLE, CEILING = "oracle point", "oracle point, oracle choice"
+COLUMNS = {"miou": "mIoU", "oiou": "oIoU", "prec@0.5": "Prec@0.5", "pointm": "PointM"}
+
+
+def points(config: Config, output: Path) -> str:
+    """Run the comparison; returns the table as Markdown, in percent, one block a split."""
+    s0_records.run(config, output)
+    s1_relevance.run(config, output)
+    truth = {row["id"]: row for row in Artifact.open(output / "truth").rows()}
+    context = s3_masks.context(config, output)
+    conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
+    scores: dict[str, list[Score]] = {name: [] for name in (*METHODS.values(), ORACLE, CEILING)}
+    for key in tqdm(context.relevance.keys, desc="benchmark", unit="shard", disable=None, leave=False):
+        for name, sample in _shard(context, key, truth):
+            scores[name].append(metrics.score(sample, conventions))
+    found = {name: metrics.report(rows, conventions) for name, rows in scores.items()}
+    table = _table(found)
+    folder = output / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "points.json", (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(folder / "points.md", table.encode())
+    return table
+
+
+def _shard(context: s3_masks.Context, key: str, truth: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
+    """(row of the table, sample) for every sentence with truth in one shard; an image is embedded once."""
+    maps = context.relevance.tensors(key)
+    for sha256, records in stage.by_content(context.records, key).items():
+        asked = [r for r in records if r.pair.id in truth and f"map/{r.pair.id}" in maps]
+        if not asked:
+            continue
+        pixels = images.load(context.root, asked[0].pair.image, context.policy, sha256).pixels
+        embedding = context.sam.embed(pixels)
+        found = [RelevanceMap(maps[f"map/{r.pair.id}"], r.height, r.width) for r in asked]
+        true = [Truth.from_json(truth[r.pair.id]).rle for r in asked]
+        for method, name in METHODS.items():
+            settings = context.config.points.model_copy(update={"method": method})
+            prompts = [s3_masks.point_prompts(relevance, settings) for relevance in found]
+            candidates = context.sam.predict(embedding, prompts)
+            for case in zip(asked, found, prompts, candidates, true, strict=True):
+                yield name, _sample(context.config, truth, *case)
+        prompts = [innermost(mask) for mask in true]
+        candidates = context.sam.predict(embedding, prompts)
+        for case in zip(asked, found, prompts, candidates, true, strict=True):
+            yield ORACLE, _sample(context.config, truth, *case)
+            yield CEILING, _sample(context.config, truth, *case, best=True)
+
+
+def innermost(mask: Rle) -> PointSet:
+    """One positive point on the pixel of a mask that is farthest from its border."""
+    depth = cv2.distanceTransform(np.pad(rle.decode(mask), 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return PointSet(np.array([[x, y]], np.float32), np.array([1], np.int8), 1.0, ("oracle",))
+
+
+def _sample(
+    config: Config,
+    truth: dict[str, Any],
+    record: Record,
+    relevance: RelevanceMap,
+    prompt: PointSet,
+    masks: MaskCandidates,
+    true: Rle,
+    best: bool = False,
+) -> Sample:
+    """What one method made of one sentence; with `best`, the candidate nearest to the truth is taken."""
+    if best:
+        chosen = max(range(len(masks.rles)), key=lambda i: rle.iou(masks.rles[i], true))
+    else:
+        judged = prompting.judge(masks, relevance)
+        rules = config.masks
+        chosen = (
+            prompting.choose(masks, judged, rules.choice, rules.min_area, rules.max_area).index
+            if judged
+            else None
+        )
+    row = truth[record.pair.id]
+    prediction = None if chosen is None else masks.rles[chosen]
+    return Sample(record.pair.id, true, prediction, prompt, row["split"], row["source"], row["kind"])
+
+
+def _table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a block for each split, a row for each way to make points, figures in percent."""
+    splits = sorted({split for report in found.values() for split in report["by_split"]})
+    lines: list[str] = []
+    for split in splits:
+        n = next(iter(found.values()))["by_split"][split]["n"]
+        lines += [
+            f"| {split} (n = {n}) | {' | '.join(COLUMNS.values())} |",
+            "| --- |" + " ---: |" * len(COLUMNS),
+        ]
+        for name, report in found.items():
+            row = report["by_split"][split]
+            lines.append(f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in COLUMNS) + " |")
+        lines.append("")
+    return "\n".join(lines)
