@@ -17,6 +17,7 @@ from ppt.backbones.weights import SHIPPED
 from ppt.scenes.cutouts import load_cutouts
 
 app = typer.Typer(add_completion=False, help=__doc__)
+DENSE_SIZE = 320  # as in configs/demo.yaml
 Folder = Annotated[Path, typer.Option(help="Where checkpoints are kept; run again to resume.")]
 Minutes = Annotated[float, typer.Option(help="Planned length; the learning rate falls to zero at its end.")]
 
@@ -53,7 +54,7 @@ def demo_data(to: Annotated[Path, typer.Option(help="Folder to write.")]) -> Non
 def judge_all(scenes: Annotated[int, typer.Option(help="Scenes per figure.")] = 630) -> None:
     """Print the figures that the README states, as JSON."""
     cutouts = load_cutouts()
-    small_clip, small_sam = load_clip("embedded", None, "cpu"), load_sam("embedded", None, "cpu")
+    small_clip, small_sam = load_clip("embedded", None, "cpu", DENSE_SIZE), load_sam("embedded", None, "cpu")
     pointing, objects = judge.pointing(small_clip, cutouts, scenes)
     mixed, mixed_n = judge.clicks(small_sam, cutouts, scenes // 3, "mixed")
     single, single_n = judge.clicks(small_sam, cutouts, scenes // 3, "one")
