@@ -8,7 +8,7 @@ a ceiling for points, and nothing that a run could do.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ def points(config: Config, output: Path) -> str:
     for key in tqdm(context.relevance.keys, desc="benchmark", unit="shard", disable=None, leave=False):
         for name, sample in _shard(context, key, truth):
             scores[name].append(metrics.score(sample, conventions))
+    for rows in scores.values():
+        lost = truth.keys() - {score.id for score in rows}
+        rows += [metrics.score(_lost(truth[id]), conventions) for id in sorted(lost)]
     found = {name: metrics.report(rows, conventions) for name, rows in scores.items()}
     table = _table(found)
     folder = output / "benchmark"
@@ -108,7 +111,12 @@ def _sample(
     return Sample(record.pair.id, true, prediction, prompt, row["split"], row["source"], row["kind"])
 
 
-def _table(found: dict[str, dict[str, Any]]) -> str:
+def _lost(row: dict[str, Any]) -> Sample:
+    """A sentence that never reached SAM: it stays in every denominator."""
+    return Sample(row["id"], Truth.from_json(row).rle, None, None, row["split"], row["source"], row["kind"])
+
+
+def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a block for each split, a row for each way to make points, figures in percent."""
     splits = sorted({split for report in found.values() for split in report["by_split"]})
     lines: list[str] = []

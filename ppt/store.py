@@ -37,8 +37,7 @@ from ppt.durable import (
 from ppt.manifest import Manifest, difference
 from ppt.shard import Failure, Shard
 
-_JOINED = ("labels.jsonl", "truth.jsonl", "metrics.json", "per_sample.jsonl")  # what stages join from shards
-_OWN_NAMES = ("index.json", *_JOINED, "failures.jsonl", "preview.png", "config.yaml", "manifest.json")
+_OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
 _BEFORE_MANIFEST = {".lock", "manifest.json.tmp"}
 _KEY = re.compile(r"\d{5,}")
 
@@ -244,8 +243,12 @@ def _clear(folder: Path) -> None:
     failpoint("while_clearing")
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
-    for name in _OWN_NAMES:
-        (folder / name).unlink(missing_ok=True)
+    joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]
+    for path in (
+        *joined,
+        *(folder / name for name in _OWN_NAMES),
+    ):  # joined: what a stage makes of its shards
+        path.unlink(missing_ok=True)
 
 
 def _sweep(writer: Writer) -> None:

@@ -148,8 +148,7 @@ def affinity_loss(features: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
     """Cells of one object must look alike, cells of two must not: cross-entropy over pairs of cells.
 
     features (b, c, g, g) of the image encoder; owners (b, g * g) int64: 0 the background, -1 a mixed cell,
-    which is left out.
-    Clicks teach the encoder through a few prompts an image; this teaches it through every cell.
+    which is left out. Clicks teach the encoder through a few prompts an image; this through every cell.
     """
     unit = F.normalize(features.float().flatten(2), dim=1)
     logits = 10 * torch.einsum("bcp,bcq->bpq", unit, unit) - 5
@@ -158,7 +157,8 @@ def affinity_loss(features: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
     with_object = (owners > 0)[:, :, None] | (owners > 0)[:, None]
     losses = F.binary_cross_entropy_with_logits(logits, same.float(), reduction="none")
     alike, apart = known & same & with_object, known & ~same
-    return sum(losses[pairs].mean() if pairs.any() else losses.sum() * 0 for pairs in (alike, apart)) / 2
+    terms = [losses[pairs].mean() if pairs.any() else losses.sum() * 0 for pairs in (alike, apart)]
+    return torch.stack(terms).mean()
 
 
 def to_batch(

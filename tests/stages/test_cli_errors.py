@@ -67,7 +67,7 @@ def test_all_problems_are_told_at_once(command, tmp_path):
         (("run",), "CONFIG"),
         (("records", "custom"), "--output"),
         (("run", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
-        (("run", "nothing"), "no shipped config of that name; there are custom, demo"),
+        (("run", "nothing"), "no shipped config of that name; there are custom, cutouts, demo"),
         (("run", "custom"), "records.pairs: name the file of pairs with --pairs"),
         (("run", "custom", "--pairs", "nowhere.jsonl"), "nowhere.jsonl"),
         (("run", "custom", "--set", "seed"), "expected section.key=value, got 'seed'"),

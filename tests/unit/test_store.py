@@ -292,3 +292,16 @@ def test_a_plan_cuts_in_order_and_loses_nothing(items: list[str], size: int):
     assert [item for shard in plan.values() for item in shard] == items
     assert all(0 < len(shard) <= size for shard in plan.values())
     assert list(plan) == [f"{number:05d}" for number in range(len(plan))]
+
+
+def test_fresh_removes_what_a_stage_joined_from_its_shards(tmp_path):
+    """An interrupted --fresh must not leave joined rows of the old run beside no index."""
+    folder = tmp_path / "labels"
+    manifest = Manifest("labels", 1, {}, {}, {}, 0)
+    with begin(folder, manifest, {"00000": ["a"]}) as writer:
+        writer.missing[0].write([{"id": "a"}])
+        writer.finish()
+    (folder / "labels.jsonl").write_text("{}\n")
+    with begin(folder, manifest, {"00000": ["a"]}, fresh=True):
+        assert not (folder / "labels.jsonl").exists()
+        assert not (folder / "index.json").exists()
