@@ -154,7 +154,15 @@ def _config(
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
     ]
-    return load_config(_config_path(name), [*overrides, *settings])
+    config = load_config(_config_path(name), [*overrides, *settings])
+    if config.device.startswith("cuda"):  # torch knows whether it is there; ask before any work
+        from ppt.backbones.weights import resolve_device
+
+        try:
+            resolve_device(config.device)
+        except ValueError as error:
+            raise ConfigError(f"device: {error}") from None
+    return config
 
 
 def _config_path(name: str) -> Path:

@@ -23,12 +23,10 @@ _ATTEMPTS = 2
 
 
 class Interrupted(Exception):  # noqa: N818 -- no error: it was asked for
-    """The run was asked to stop (SIGINT, SIGTERM) and did so between shards; the same command resumes it."""
+    """The run was asked to stop (SIGINT, SIGTERM) and did; the same command resumes it."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name} after the shards in progress; the same command resumes"
-        )
+        super().__init__(f"stopped by {signal.Signals(signum).name}; the same command resumes")
         self.signum = signum
         self.exit_code = 128 + signum
 
@@ -48,8 +46,8 @@ def run_shards(
 
     workers: 0 runs in this process; more spawns that many, and then function, make_context, shards and
     results must pickle. The context is only made where there is a shard to run. The first exception of
-    `function` stops the run. Raises Interrupted after a signal (a second one stops at once, as
-    KeyboardInterrupt), EngineError when a shard kills its worker twice.
+    `function` stops the run. Raises Interrupted after a signal, once the shards in progress are done
+    (a second one stops at once), EngineError when a shard kills its worker twice.
     """
     if not shards:
         return
@@ -126,9 +124,9 @@ def _stop_requests() -> Generator[list[int], None, None]:
     stopped: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if stopped:
-            raise KeyboardInterrupt
         stopped.append(signum)
+        if len(stopped) > 1:
+            raise KeyboardInterrupt  # no Exception: what passes over bad items must let it through
 
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -136,6 +134,8 @@ def _stop_requests() -> Generator[list[int], None, None]:
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
+    except KeyboardInterrupt:
+        raise Interrupted(stopped[-1]) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -31,11 +31,19 @@ def clip(folder: Folder = Path("outputs/foundation"), minutes: Minutes = 95) -> 
 
 
 @app.command()
-def sam(folder: Folder = Path("outputs/foundation"), minutes: Minutes = 92) -> None:
-    """Train the small SAM on clicks in scenes of two thirds of the cut-outs, on one thread."""
-    torch.set_num_threads(1)
+def sam(
+    folder: Folder = Path("outputs/foundation"),
+    minutes: Minutes = 85,
+    side: Annotated[int, typer.Option(help="Pixels of a training scene's side.")] = 256,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
+    floor: Annotated[float, typer.Option(help="Share of it that is left at the end.")] = 0,
+    start: Annotated[Path | None, typer.Option(help="sam.pt of an earlier training to begin from.")] = None,
+    threads: int = 2,
+) -> None:
+    """Train the small SAM on clicks in scenes of two thirds of the cut-outs."""
+    torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
-    sam_training.train(folder, minutes)
+    sam_training.train(folder, minutes, side, rate, floor, start)
 
 
 @app.command()

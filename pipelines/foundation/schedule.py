@@ -15,16 +15,17 @@ class Training:
     """Model, AdamW, a running average of the weights, and the clock. Saves every three minutes; resumes when
     run again.
 
-    The learning rate warms up over the first 3 % of `minutes` and falls along a cosine to zero at its end.
+    The learning rate warms up over the first 3 % of `minutes` and falls along a cosine to `floor` times
+    `rate` at its end.
     """
 
     def __init__(
-        self, model: nn.Module, path: Path, minutes: float, rate: float, decay: float = 0.05
+        self, model: nn.Module, path: Path, minutes: float, rate: float, floor: float = 0, decay: float = 0.05
     ) -> None:
         matrices = [p for p in model.parameters() if p.ndim >= 2]
         vectors = [p for p in model.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.model, self.path, self.minutes, self.rate = model, path, minutes, rate
+        self.model, self.path, self.minutes, self.rate, self.floor = model, path, minutes, rate, floor
         self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-6)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.steps, self.spent, self._saved = 0, 0.0, 0.0
@@ -48,8 +49,9 @@ class Training:
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             warm = min(1.0, self.progress / 0.03 + 0.02)
+            cosine = 0.5 + 0.5 * math.cos(math.pi * self.progress)
             for group in self.optimiser.param_groups:
-                group["lr"] = self.rate * warm * (0.5 + 0.5 * math.cos(math.pi * self.progress))
+                group["lr"] = self.rate * warm * (self.floor + (1 - self.floor) * cosine)
             self.optimiser.step()
         keep = min(0.998, self.steps / (self.steps + 20))
         with torch.no_grad():

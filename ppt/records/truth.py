@@ -1,8 +1,12 @@
 """The user's TRUTH file: JSON lines {"id", "segmentation"}: a COCO RLE or polygons of a pair's true mask."""
 
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ppt import rle
 from ppt.records import jsonlines
@@ -30,7 +34,8 @@ def read(
     """The true masks of the ids in `sizes`, sorted by id, and the rows that were refused, in file order.
 
     `sizes` gives each image as (height, width), or None where it could not be opened; ids in `left_out` are
-    passed over. Refused are masks of another size, unknown ids, and ids used twice. Raises TruthError before
+    passed over. Polygons on an image that could not be opened are drawn on the smallest canvas that holds
+    them, so that their area counts in every denominator. Refused are masks of another size, unknown ids, and ids used twice. Raises TruthError before
     any row.
     """
     try:
@@ -53,9 +58,22 @@ def read(
                 raise RowError("duplicate_id", f"id {identity!r:.80} has a mask already")
             if identity not in sizes:
                 raise RowError("unknown_id", f"no pair has the id {identity!r:.80}")
-            height, width = sizes[identity] or (None, None)
-            found[identity] = Truth(identity, rle.from_json(row.get("segmentation"), height, width))
+            segmentation = row.get("segmentation")
+            height, width = sizes[identity] or _own_canvas(segmentation)
+            found[identity] = Truth(identity, rle.from_json(segmentation, height, width))
         except (RowError, rle.RleError) as error:
             code = error.error if isinstance(error, RowError) else "bad_mask"
             refused.append(Refused(line, identity, code, f"line {line}: {error}"))
     return [found[key] for key in sorted(found)], refused
+
+
+def _own_canvas(segmentation: Any) -> tuple[int, int] | tuple[None, None]:
+    """(height, width) that polygons need; none where there is none, and the mask's own check says why."""
+    if not isinstance(segmentation, list):
+        return None, None
+    try:
+        corners = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in segmentation])
+        width, height = (max(1, math.ceil(side)) for side in corners.max(0))
+    except (TypeError, ValueError, OverflowError):
+        return None, None
+    return height, width

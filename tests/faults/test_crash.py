@@ -42,7 +42,7 @@ def differing(folder, undisturbed):
 
 
 def files(folder):
-    return sum(path.is_file() and path.suffix != ".tmp" for path in folder.rglob("*"))
+    return sum(not name.endswith(".tmp") for name in snapshot(folder))
 
 
 def test_a_power_cut_at_every_durable_step_of_every_file(forks, command, undisturbed, tmp_path):

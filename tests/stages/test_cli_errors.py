@@ -55,6 +55,16 @@ def test_a_bad_config_stops_with_file_key_and_reason(command, pictures, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_a_device_that_is_not_there_stops_before_any_work(command, pictures, tmp_path):
+    said = command(
+        *("run", "custom", "--pairs", pictures / "pairs.jsonl", "--set", "device=cuda:99"),
+        *("--output", tmp_path / "out"),
+    )
+    assert (said.code, said.out) == (2, "")
+    assert "device: device 'cuda:99' is not available" in said.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_problems_are_told_at_once(command, tmp_path):
     said = command("run", yaml_file(tmp_path, "seed: one\nclip: {sise: 3}\n"), "--output", tmp_path / "out")
     assert "seed: " in said.err
@@ -175,7 +185,7 @@ def test_a_signal_stops_after_the_shard_and_the_same_command_resumes(slow, tmp_p
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    told = f"ppt: stopped by {number.name} after the shards in progress; the same command resumes\n"
+    told = f"ppt: stopped by {number.name}; the same command resumes\n"
     assert err == told
     masks = tmp_path / "cut" / "out" / "masks"
     assert len(list(masks.glob("shards/*.done.json"))) in (1, 2)
@@ -186,13 +196,13 @@ def test_a_signal_stops_after_the_shard_and_the_same_command_resumes(slow, tmp_p
     assert snapshot(tmp_path / "cut" / "out") == snapshot(tmp_path / "whole" / "out")
 
 
-def test_a_second_interrupt_does_not_wait(slow, tmp_path):
+def test_a_second_signal_does_not_wait(slow, tmp_path):
     process, _ = slow
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
         time.sleep(0.2)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert (process.returncode, err) == (143, "ppt: stopped by SIGTERM; the same command resumes\n")
     assert len(list((tmp_path / "cut" / "out" / "masks").glob("shards/*.done.json"))) == 1
 
 

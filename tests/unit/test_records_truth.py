@@ -35,6 +35,14 @@ def test_masks_come_back_sorted_by_id_from_any_coco_form(tmp_path):
     assert rle.area(found[1].rle) > 0
 
 
+def test_polygons_on_an_image_nobody_could_open_keep_their_area(tmp_path):
+    polygon = [[1.5, 0.5, 4.5, 0.5, 4.5, 2.5, 1.5, 2.5]]
+    found, refused = read(written(tmp_path, row("b", polygon), row("c", polygon)), SIZES)
+    assert refused == []
+    assert (found[1].rle.height, found[1].rle.width) == (3, 5)
+    assert rle.area(found[1].rle) == rle.area(found[0].rle) > 0
+
+
 @pytest.mark.parametrize(
     ("bad", "error", "told"),
     [
@@ -47,7 +55,8 @@ def test_masks_come_back_sorted_by_id_from_any_coco_form(tmp_path):
         (row("b", {"size": [4, 6], "counts": "~~~"}), "bad_mask", "'~'"),
         (row("b", {"size": [4, 6], "counts": [3]}), "bad_mask", "sum to 3"),
         (row("b", rle.encode(np.ones((6, 4), bool)).to_json()), "bad_mask", "6x4 but its image is 4x6"),
-        (row("c", [[0, 0, 1, 1, 2, 0]]), "bad_mask", "polygons carry no size"),
+        (row("c", [[0, 0, 1, 1, 2]]), "bad_mask", "polygons carry no size"),
+        (row("c", [[]]), "bad_mask", "polygons carry no size"),
     ],
 )
 def test_a_bad_row_is_refused_and_the_rest_is_read(tmp_path, bad, error, told):

@@ -1,0 +1,142 @@
+"""How the embedded SAM is trained: clicks, losses, the shortcuts against the official classes, the clock."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import Sam
+from torch import nn
+
+from pipelines.foundation import sam as training
+from pipelines.foundation.schedule import Training
+from ppt.backbones.sam import build_embedded_sam
+
+
+def network(side: int) -> Sam:
+    torch.manual_seed(1)
+    config = copy.deepcopy(training.CONFIG)
+    config["image_encoder"] |= {"img_size": side, "depth": 2, "global_attn_indexes": [1]}
+    return build_embedded_sam(config).eval()
+
+
+def two_objects() -> tuple[np.ndarray, np.ndarray]:
+    left, right = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    left[20:44, 6:24] = True
+    right[20:44, 40:58] = True
+    return left, right
+
+
+def test_positive_clicks_lie_inside_and_negative_ones_outside():
+    left, right = two_objects()
+    counts = set()
+    for seed in range(60):
+        xy, labels = training.draw_clicks(np.random.default_rng(seed), left, [right], "mixed")
+        x, y = xy.astype(int).T
+        assert left[y[labels == 1], x[labels == 1]].all()
+        assert not left[y[labels == 0], x[labels == 0]].any()
+        assert (xy[labels == -1] == 0).all()
+        counts.add((int((labels == 1).sum()), int((labels == 0).sum())))
+    assert counts == {(p, n) for p in (1, 2, 3) for n in (0, 1, 2, 3)}
+
+
+def test_a_single_click_is_well_inside():
+    left, right = two_objects()
+    for seed in range(20):
+        xy, labels = training.draw_clicks(np.random.default_rng(seed), left, [right], "one")
+        assert labels.tolist() == [1, -1, -1, -1, -1, -1, -1]
+        x, y = xy[0]
+        assert 6 + 3 <= x <= 23 - 3
+        assert 20 + 3 <= y <= 43 - 3
+
+
+def test_prompts_of_several_images_decode_as_the_official_class_decodes_each():
+    model = network(64)
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(2, 3, 64, 64, generator=generator)
+    points, labels = torch.rand(3, 4, 2, generator=generator) * 64, torch.tensor([[1, 0, 1, -1]] * 3)
+    with torch.no_grad():
+        features = model.image_encoder(images)
+        masks, quality = training.decode(model, features, [1, 2], points, labels)
+        for index, image in enumerate((0, 1, 1)):
+            sparse, dense = model.prompt_encoder(
+                (points[index : index + 1], labels[index : index + 1]), None, None
+            )
+            wanted, wanted_quality = model.mask_decoder.predict_masks(
+                features[image : image + 1], model.prompt_encoder.get_dense_pe(), sparse, dense
+            )
+            torch.testing.assert_close(masks[index], wanted[0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(quality[index], wanted_quality[0], rtol=1e-4, atol=1e-5)
+
+
+def test_fused_attention_gives_the_same_features():
+    model, images = network(64), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        plain = model.image_encoder(images)
+        training.fuse_global_attention(model)
+        fused = model.image_encoder(images)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_by_hand():
+    target = torch.tensor([[[[1.0, 0.0]]]])
+    logits = torch.tensor([[[[0.0, 0.0]], [[20.0, -20.0]]]])
+    losses, iou = training.mask_losses(logits, target)
+    focal, dice = 0.25 * np.log(2), 1 - (2 * 0.5 + 1) / (1 + 1 + 1)
+    np.testing.assert_allclose(losses[0].numpy(), [20 * focal + dice, 0], atol=1e-5)
+    assert iou.tolist() == [[0, 1]]
+
+
+def test_affinity_prefers_features_that_tell_the_objects_apart():
+    owners = torch.tensor([[0] * 8 + [1] * 4 + [2] * 3 + [-1]])
+    apart = nn.functional.one_hot(owners.clamp(min=0), 3).float().permute(0, 2, 1).reshape(1, 3, 4, 4)
+    alike = torch.ones(1, 3, 4, 4)
+    assert training.affinity_loss(apart, owners) < 0.02
+    assert training.affinity_loss(alike, owners) > 2
+    assert training.affinity_loss(alike, torch.zeros_like(owners)) == 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A training of one step, saved: the folder's sam.pt and the model it was of."""
+    model = network(64)
+    with torch.no_grad():  # a ramp from left to right
+        model.image_encoder.pos_embed.copy_(torch.arange(8.0)[:, None].expand(1, 8, 8, 160))
+    session = Training(model, tmp_path / "sam.pt", minutes=1, rate=1e-3)
+    session.step(sum(p.square().sum() for p in model.parameters()))
+    session.save()
+    return tmp_path / "sam.pt", model
+
+
+def test_a_training_resumes_where_it_was_saved(checkpoint):
+    path, model = checkpoint
+    again = network(64)
+    session = Training(again, path, minutes=1, rate=1e-3)
+    assert (session.steps, session.spent > 0) == (1, True)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_training_at_another_side_starts_from_the_averaged_weights(checkpoint):
+    path, _ = checkpoint
+    average = torch.load(path, weights_only=True)["average"]
+    larger = network(128)
+    training.start_from(larger, path)
+    for name, value in larger.state_dict().items():
+        if name == "image_encoder.pos_embed":
+            assert value.shape == (1, 16, 16, 160)
+            columns = value.mean((0, 1, 3))
+            torch.testing.assert_close(columns[2:-2], torch.arange(0.75, 6.5, 0.5), rtol=0, atol=0.05)
+        else:
+            torch.testing.assert_close(value, average[name], rtol=0, atol=0)
+
+
+def test_the_rate_falls_to_its_floor_and_a_loss_that_is_not_finite_changes_nothing(tmp_path):
+    model = nn.Linear(2, 2)
+    session = Training(model, tmp_path / "x.pt", minutes=1, rate=1.0, floor=0.25)
+    session.spent = 60.0
+    session.step(model(torch.ones(1, 2)).sum())
+    assert session.optimiser.param_groups[0]["lr"] == pytest.approx(0.25)
+    before = model.weight.detach().clone()
+    session.step(model(torch.full((1, 2), torch.inf)).sum())
+    torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0)
