@@ -67,7 +67,7 @@ def fill(
 
 
 def _log(folder: Path, shard: Shard, seconds: float) -> None:
-    """Append to folder/log.jsonl when a shard was made, and how long after the stage began. Nothing reads it."""
+    """Append to folder/log.jsonl when a shard was made, and how long after the stage began."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = {"at": now, "shard": shard.key, "items": len(shard.items), "seconds": round(seconds, 2)}
     with open(folder / "log.jsonl", "ab") as log:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 
@@ -53,9 +54,12 @@ def pack(folder: Folder = Path("outputs/foundation"), to: Path = SHIPPED) -> Non
 
 
 @app.command(name="data")
-def demo_data(to: Annotated[Path, typer.Option(help="Folder to write.")]) -> None:
-    """Compose the demo's images, sentences and truth."""
-    data.build(to)
+def demo_data(
+    to: Annotated[Path, typer.Option(help="Folder to write.")],
+    times: Annotated[int, typer.Option(min=1, help="How many times the demo's count of images.")] = 1,
+) -> None:
+    """Compose the demo's images, sentences and truth, or more of their kind."""
+    data.build(to, times)
 
 
 @app.command(name="judge")
@@ -64,14 +68,17 @@ def judge_all(scenes: Annotated[int, typer.Option(help="Scenes per figure.")] = 
     cutouts = load_cutouts()
     small_clip, small_sam = load_clip("embedded", None, "cpu", DENSE_SIZE), load_sam("embedded", None, "cpu")
     pointing, objects = judge.pointing(small_clip, cutouts, scenes)
-    mixed, mixed_n = judge.clicks(small_sam, cutouts, scenes // 3, "mixed")
-    single, single_n = judge.clicks(small_sam, cutouts, scenes // 3, "one")
+    asked = {"1-3 clicks": "mixed", "one interior click": "one"}
+    found = {name: judge.clicks(small_sam, cutouts, scenes // 3, kind) for name, kind in asked.items()}
     figures = {
         "clip zero-shot top-1": {"value": judge.zero_shot(small_clip, cutouts, scenes), "n": scenes},
         "clip names": len({c.name for c in cutouts}),
         "clip pointing": {"value": pointing, "n": objects},
-        "sam unseen, 1-3 clicks": {"value": mixed, "n": mixed_n},
-        "sam unseen, one interior click": {"value": single, "n": single_n},
+        **{
+            f"sam unseen, {name}, {size}": {"value": float(np.mean(values)), "n": len(values)}
+            for name, scores in found.items()
+            for size, values in judge.by_size(scores).items()
+        },
     }
     print(json.dumps(figures, indent=1))
 

@@ -21,13 +21,15 @@ PER_SCENE = 3
 QUALITY = 82
 
 
-def build(folder: Path) -> None:
-    """Write folder/images/*.jpg, pairs.jsonl and truth.jsonl; the same bytes every time."""
+def build(folder: Path, times: int = 1) -> None:
+    """Write folder/images/*.jpg, pairs.jsonl and truth.jsonl, `times` the demo's images; the same bytes every
+    time.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     cutouts = load_cutouts()
     pairs, truth = [], []
     for share, count in SHARES.items():
-        for number in range(count):
+        for number in range(count * times):
             rng = generator(0, f"demo/{share}", str(number))
             scene, said = _scene(rng, cutouts, share, number)
             name = f"images/{share}_{number:03d}.jpg"

@@ -58,13 +58,13 @@ def pointing(
 
 def clicks(
     sam: SamModel, cutouts: list[Cutout], count: int, kind: str, unseen: bool = True
-) -> tuple[float, int]:
-    """Mean IoU of the candidate that SAM itself scores highest, over the objects of `count` scenes; and their
-    number.
+) -> list[tuple[float, float]]:
+    """(share of the scene's area, IoU of the candidate that SAM itself scores highest) of every object of
+    `count` scenes.
 
     kind: "mixed" (1-3 positive, 0-3 negative clicks) or "one" (a single interior click).
     """
-    scores: list[float] = []
+    scores: list[tuple[float, float]] = []
     cutouts = [c for c in cutouts if c.unseen_by_sam == unseen]
     for number in range(count):
         rng = generator(0, f"judge/sam/{unseen}/{kind}", str(number))
@@ -78,5 +78,12 @@ def clicks(
             prompt = PointSet(xy[used], labels[used].astype(np.int8), 1.0)
             found = sam.predict(embedding, [prompt])[0]
             best = found.rles[int(found.predicted_iou.argmax())]
-            scores.append(rle.iou(best, rle.encode(target.mask)))
-    return float(np.mean(scores)), len(scores)
+            scores.append((float(target.mask.mean()), rle.iou(best, rle.encode(target.mask))))
+    return scores
+
+
+def by_size(scores: list[tuple[float, float]]) -> dict[str, list[float]]:
+    """IoUs of `clicks`, all of them and by the object's share of its scene."""
+    limits = {"all objects": (0.0, 1.0), "under 2 % of the scene": (0.0, 0.02), "2 to 6 %": (0.02, 0.06)}
+    limits["over 6 %"] = (0.06, 1.0)
+    return {name: [iou for share, iou in scores if a < share <= b] for name, (a, b) in limits.items()}

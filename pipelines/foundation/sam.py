@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 OBJECTS = 4
 BATCH = 8
+PLACE_HEAD = "place_head"  # of the training alone
 AFFINITY_CELLS = 320
 
 
@@ -49,7 +50,7 @@ def _cutouts() -> list[Cutout]:
 
 
 def make_sample(seed: int, side: int) -> Sample:
-    """A scene of (side, side), up to OBJECTS of its objects with soft masks (side / 2) and six clicks each."""
+    """A scene of (side, side), up to OBJECTS of its objects with soft masks (side / 2) and their clicks."""
     rng = generator(0, "foundation/sam", str(seed))
     scene = sample_scene(rng, _cutouts(), side, side, int(rng.integers(1, 6)), twins=rng.random() < 0.3)
     fine, grid = (side // 2, side // 2), (side // PATCH, side // PATCH)
@@ -67,12 +68,17 @@ def make_sample(seed: int, side: int) -> Sample:
         [cv2.resize(m.astype(np.float32), grid, interpolation=cv2.INTER_AREA) for m in everything]
     )
     shares = np.concatenate([1 - shares.sum(0, keepdims=True), shares])
+    owner = sum((i + 1) * m.astype(np.uint8) for i, m in enumerate(everything))
+    edges = cv2.morphologyEx(np.asarray(owner), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    places = [np.asarray(owner) > 0, edges]
+    places = [cv2.resize(p.astype(np.float32), fine, interpolation=cv2.INTER_AREA) for p in places]
     masks = np.stack(targets) if targets else np.zeros((0, *fine), np.float32)
     return {
         "image": scene.image,
         "masks": (masks * 255).astype(np.uint8),
         "points": np.array(points, np.float32).reshape(-1, 7, 2),
         "labels": np.array(labels, np.int64).reshape(-1, 7),
+        "places": (np.stack(places) * 255).astype(np.uint8),
         "owners": np.where(shares.max(0) > 0.7, shares.argmax(0), -1).astype(np.int64).ravel(),
     }
 
@@ -163,6 +169,23 @@ def affinity_loss(features: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
     return torch.stack(terms).mean()
 
 
+def add_place_head(model: Sam) -> None:
+    """A head for training alone: from a cell's features, where in it an object is, and an outline."""
+    width = model.mask_decoder.transformer_dim
+    model.add_module(PLACE_HEAD, torch.nn.Conv2d(width, 2 * (PATCH // 2) ** 2, 1))
+
+
+def place_loss(model: Sam, features: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
+    """Cross-entropy of objects and of outlines (b, 2, side / 2, side / 2), read off the encoder's cells.
+
+    Masks were wrong along their borders above all: the clicks alone hardly teach the encoder what lies where
+    inside a cell of PATCH pixels.
+    """
+    target = torch.from_numpy(np.stack([s["places"] for s in samples])).float().div(255)
+    logits = F.pixel_shuffle(model.get_submodule(PLACE_HEAD)(features), PATCH // 2)
+    return 2 * F.binary_cross_entropy_with_logits(logits.float(), target)
+
+
 def to_batch(
     model: Sam, samples: list[Sample], most: int
 ) -> tuple[torch.Tensor, list[int], *tuple[torch.Tensor, ...]]:
@@ -192,13 +215,15 @@ def fuse_global_attention(model: Sam) -> None:
         return attention.proj(heads.transpose(1, 2).reshape(b, h, w, -1))
 
     for block in model.image_encoder.blocks:
+        attention: Any = block.attn
         if block.window_size == 0:
-            block.attn.forward = functools.partial(attend, block.attn)
+            attention.forward = functools.partial(attend, attention)
 
 
 def start_from(model: Sam, checkpoint: Path) -> None:
     """Load the averaged weights of a training at any side; their position embedding is resized."""
-    state: dict[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
+    state = {name: value for name, value in average.items() if name in model.state_dict()}
     name = "image_encoder.pos_embed"
     size = model.state_dict()[name].shape[1:3]
     place = F.interpolate(state[name].permute(0, 3, 1, 2), size=size, mode="bicubic")
@@ -213,6 +238,7 @@ def train(folder: Path, minutes: float, side: int, rate: float, floor: float, st
     model = build_embedded_sam({**CONFIG, "image_encoder": {**CONFIG["image_encoder"], "img_size": side}})
     if start is not None:
         start_from(model, start)
+    add_place_head(model)
     model.train()
     fuse_global_attention(model)
     training = Training(model, folder / "sam.pt", minutes, rate, floor)
@@ -228,6 +254,7 @@ def train(folder: Path, minutes: float, side: int, rate: float, floor: float, st
         with torch.autocast("cpu", torch.bfloat16):
             features = model.image_encoder(images)
             logits, quality = decode(model, features, counts, points, labels)
+            placing = place_loss(model, features, samples)
         losses, iou = mask_losses(logits.float(), target)
         best = losses[:, 1:].min(1).values
         loss = (
@@ -236,10 +263,13 @@ def train(folder: Path, minutes: float, side: int, rate: float, floor: float, st
             + 0.1 * losses[:, 1:].mean()
             + (quality.float() - iou).square().mean()
             + affinity_loss(features, owners)
+            + placing
         )
         training.step(loss)
-        shown.append([loss.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()])
+        shown.append(
+            [loss.item(), placing.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()]
+        )
         if training.steps % 50 == 0:
             mean = np.mean(shown[-50:], 0)
-            scores = f"loss {mean[0]:.3f} single {mean[1]:.3f} best of three {mean[2]:.3f}"
+            scores = f"loss {mean[0]:.3f} places {mean[1]:.3f} single {mean[2]:.3f} best {mean[3]:.3f}"
             print(f"sam step {training.steps} {training.progress:.3f} {scores}", flush=True)

@@ -35,8 +35,8 @@ def read(
 
     `sizes` gives each image as (height, width), or None where it could not be opened; ids in `left_out` are
     passed over. Polygons on an image that could not be opened are drawn on the smallest canvas that holds
-    them, so that their area counts in every denominator. Refused are masks of another size, unknown ids, and ids used twice. Raises TruthError before
-    any row.
+    them, so that their area counts in every denominator. Refused are masks of another size, unknown ids,
+    and ids used twice. Raises TruthError before any row.
     """
     try:
         rows = list(jsonlines.parse(jsonlines.read_bytes(path)))

@@ -8,6 +8,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
+from pipelines.foundation import judge
 from pipelines.foundation import sam as training
 from pipelines.foundation.schedule import Training
 from ppt.backbones.sam import build_embedded_sam
@@ -126,7 +127,7 @@ def test_a_training_at_another_side_starts_from_the_averaged_weights(checkpoint)
         if name == "image_encoder.pos_embed":
             assert value.shape == (1, 16, 16, 160)
             columns = value.mean((0, 1, 3))
-            torch.testing.assert_close(columns[2:-2], torch.arange(0.75, 6.5, 0.5), rtol=0, atol=0.05)
+            torch.testing.assert_close(columns[4:-4], torch.arange(1.75, 5.5, 0.5), rtol=0, atol=0.05)
         else:
             torch.testing.assert_close(value, average[name], rtol=0, atol=0)
 
@@ -140,3 +141,29 @@ def test_the_rate_falls_to_its_floor_and_a_loss_that_is_not_finite_changes_nothi
     before = model.weight.detach().clone()
     session.step(model(torch.full((1, 2), torch.inf)).sum())
     torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0)
+
+
+def test_every_object_is_judged_once_under_its_size():
+    scores = [(0.01, 0.5), (0.02, 0.6), (0.05, 0.7), (0.3, 0.9)]
+    found = judge.by_size(scores)
+    assert list(found.values()) == [[0.5, 0.6, 0.7, 0.9], [0.5, 0.6], [0.7], [0.9]]
+
+
+def test_the_place_head_learns_objects_and_outlines_where_they_are_and_stays_behind(checkpoint, tmp_path):
+    _, model = checkpoint
+    training.add_place_head(model)
+    places = np.zeros((2, 32, 32), np.uint8)
+    places[0, 8:24, 8:24] = 255
+    places[1, 8:24, 8] = 255
+    features = torch.zeros(1, 128, 8, 8)
+    with torch.no_grad():
+        model.place_head.weight.zero_()
+        model.place_head.bias.zero_()
+        assert training.place_loss(model, features, [{"places": places}]) == pytest.approx(2 * np.log(2))
+        for part in (0, 1):  # the features name the pixels themselves
+            cells = torch.from_numpy(places[part]).float().div(255)[None, None]
+            features[:, 16 * part : 16 * part + 16] = nn.functional.pixel_unshuffle(cells, 4) * 40 - 20
+        model.place_head.weight.copy_(torch.eye(32, 128)[..., None, None])
+        assert training.place_loss(model, features, [{"places": places}]) < 1e-6
+    torch.save({"average": model.state_dict()}, tmp_path / "with_head.pt")
+    training.start_from(network(64), tmp_path / "with_head.pt")
