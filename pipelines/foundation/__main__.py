@@ -38,7 +38,7 @@ def sam(
     side: Annotated[int, typer.Option(help="Pixels of a training scene's side.")] = 256,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
     floor: Annotated[float, typer.Option(help="Share of it that is left at the end.")] = 0,
-    start: Annotated[Path | None, typer.Option(help="sam.pt of an earlier training to begin from.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to begin from: sam.pt, or packed ones.")] = None,
     threads: int = 2,
 ) -> None:
     """Train the small SAM on clicks in scenes of two thirds of the cut-outs."""

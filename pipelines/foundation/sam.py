@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
 from pipelines.foundation.pool import Sample, ScenePool
@@ -220,10 +221,15 @@ def fuse_global_attention(model: Sam) -> None:
             attention.forward = functools.partial(attend, attention)
 
 
-def start_from(model: Sam, checkpoint: Path) -> None:
-    """Load the averaged weights of a training at any side; their position embedding is resized."""
-    average = torch.load(checkpoint, map_location="cpu", weights_only=True)["average"]
-    state = {name: value for name, value in average.items() if name in model.state_dict()}
+def start_from(model: Sam, path: Path) -> None:
+    """Load the averaged weights of a training at any side, a checkpoint or packed ones; their position
+    embedding is resized.
+    """
+    packed = path.suffix == ".safetensors"
+    average = (
+        load_file(path) if packed else torch.load(path, map_location="cpu", weights_only=True)["average"]
+    )
+    state = {name: value.float() for name, value in average.items() if name in model.state_dict()}
     name = "image_encoder.pos_embed"
     size = model.state_dict()[name].shape[1:3]
     place = F.interpolate(state[name].permute(0, 3, 1, 2), size=size, mode="bicubic")

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import nn
 
@@ -167,3 +168,11 @@ def test_the_place_head_learns_objects_and_outlines_where_they_are_and_stays_beh
         assert training.place_loss(model, features, [{"places": places}]) < 1e-6
     torch.save({"average": model.state_dict()}, tmp_path / "with_head.pt")
     training.start_from(network(64), tmp_path / "with_head.pt")
+
+
+def test_packed_weights_are_a_start_too(tmp_path):
+    model, other = network(64), network(64)
+    save_file({name: value + 1 for name, value in model.state_dict().items()}, tmp_path / "sam.safetensors")
+    training.start_from(other, tmp_path / "sam.safetensors")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value + 1)
