@@ -3,11 +3,9 @@ line.
 """
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,24 +52,13 @@ def fill(
 ) -> tuple[Artifact, Summary]:
     """Run `function` on the writer's missing shards, close the artifact, and sum up."""
     missing, stage = writer.missing, writer.manifest.stage
-    items, start = sum(len(shard.items) for shard in missing), time.monotonic()
+    items = sum(len(shard.items) for shard in missing)
     with tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def on_done(shard: Shard, _: object) -> None:
-            bar.update(len(shard.items))
-            _log(writer.folder, shard, time.monotonic() - start)
-
-        run_shards(function, missing, make_context, config.workers, on_done)
+        run_shards(
+            function, missing, make_context, config.workers, lambda shard, _: bar.update(len(shard.items))
+        )
     artifact = writer.finish()
     return artifact, summary(artifact, made=len(missing))
-
-
-def _log(folder: Path, shard: Shard, seconds: float) -> None:
-    """Append to folder/log.jsonl when a shard was made, and how long after the stage began."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    row = {"at": now, "shard": shard.key, "items": len(shard.items), "seconds": round(seconds, 2)}
-    with open(folder / "log.jsonl", "ab") as log:
-        log.write(json_lines([row]))
 
 
 def summary(artifact: Artifact, made: int) -> Summary:

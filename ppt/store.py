@@ -4,8 +4,8 @@
 
 Every file is written beside its place, flushed, and renamed into it. A shard exists once its `.done.json`
 does, and only while the hashes in it hold; an artifact exists once `index.json` does. A crash at any moment
-therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file of
-the artifact holds a time or a host. (log.jsonl, which a stage keeps beside them for people, does.)
+therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file
+holds a time or a host.
 
 Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
 `finish`.

@@ -216,15 +216,3 @@ def test_a_folder_of_something_else_is_left_alone(command, pictures, tmp_path):
     assert said.code == 2
     assert "thesis.txt" in said.err
     assert [path.name for path in (tmp_path / "out" / "records").iterdir()] == ["thesis.txt"]
-
-
-def test_every_stage_that_made_shards_says_when(command, pictures, tmp_path):
-    command("run", "custom", "--pairs", pictures / "pairs.jsonl", "--output", tmp_path / "out")
-    for stage in ("records", "relevance", "masks", "labels"):
-        rows = [
-            json.loads(line) for line in (tmp_path / "out" / stage / "log.jsonl").read_text().splitlines()
-        ]
-        index = json.loads((tmp_path / "out" / stage / "index.json").read_text())
-        assert [row["shard"] for row in rows] == sorted(index["shards"])
-        assert sum(row["items"] for row in rows) == index["items"]
-        assert all(row["seconds"] > 0 and row["at"].endswith("+00:00") for row in rows)
