@@ -19,7 +19,7 @@ from pipelines import stage
 from ppt.config import Config, ConfigError, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
-from ppt.records import images, pairs
+from ppt.records import images, pairs, plan
 from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.pairs import PairsError, Row
@@ -67,7 +67,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         )
     root, policy = path.parent, stage.image_policy(config)
     contents = _contents(root, policy, chosen)
-    shards = _shards(chosen, contents, config.shard_size)
+    shards = plan.shards(chosen, contents, config.shard_size)
     manifest = Manifest(
         STAGE,
         schema_version=1,
@@ -76,9 +76,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         weights={},
         seed=config.seed,
     )
-    names = _names(chosen)
-    plan = {key: [names[row.line] for row in group] for key, group in shards.items()}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    names = plan.names(chosen)
+    planned = {key: [names[row.line] for row in group] for key, group in shards.items()}
+    with begin(output / STAGE, manifest, planned, fresh) as writer:
         stage.remember_source(output, {"pairs": str(path.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
@@ -99,7 +99,7 @@ def shard_of_records(context: Context, shard: Shard) -> None:
         if row.pair is None:
             failures.append(Failure(STAGE, item, row.error, row.message))
         else:
-            by_content.setdefault(_content(row.pair.image, context.contents), []).append(row)
+            by_content.setdefault(plan.content(row.pair.image, context.contents), []).append(row)
     for group in by_content.values():
         found = [row.pair for row in group if row.pair is not None]
         image = found[0].image
@@ -122,32 +122,6 @@ def _contents(root: Path, policy: ImagePolicy, rows: Sequence[Row]) -> dict[str,
         except ImageError:
             contents[image] = None  # the shard that holds it says why
     return contents
-
-
-def _content(image: str, contents: dict[str, str | None]) -> str:
-    return contents[image] or f"unreadable {image}"
-
-
-def _shards(rows: Sequence[Row], contents: dict[str, str | None], size: int) -> dict[str, list[Row]]:
-    """Shard key -> its rows in file order, `size` contents each; a refused row joins the rows before it."""
-    places: dict[str, int] = {}
-    shards: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.pair is not None:
-            place = places.setdefault(_content(row.pair.image, contents), len(places))
-        else:
-            place = max(0, len(places) - 1)
-        shards.setdefault(f"{place // size:05d}", []).append(row)
-    return shards
-
-
-def _names(rows: Sequence[Row]) -> dict[int, str]:
-    """Line -> name in the plan and among the failures: the id, or the line where no id is the row's own."""
-    taken = {row.id for row in rows if row.pair is not None}
-    return {
-        row.line: row.id if row.pair is not None or (row.id and row.id not in taken) else f"line {row.line}"
-        for row in rows
-    }
 
 
 def _lock_away(

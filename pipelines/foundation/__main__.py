@@ -1,5 +1,6 @@
 """Command line of the foundation: train, pack, judge, build the demo data. See the package's docstring."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from pipelines.foundation import clip as clip_training
 from pipelines.foundation import data, judge
 from pipelines.foundation import sam as sam_training
 from pipelines.foundation.pack import pack as pack_weights
+from pipelines.foundation.schedule import side_by_side
 from ppt.backbones.clip import load_clip
 from ppt.backbones.sam import load_sam
 from ppt.backbones.weights import SHIPPED
@@ -39,12 +41,16 @@ def sam(
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
     floor: Annotated[float, typer.Option(help="Share of it that is left at the end.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Weights to begin from: sam.pt, or packed ones.")] = None,
-    threads: int = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share each step.")] = 2,
+    threads: Annotated[int, typer.Option(help="Threads of each.")] = 1,
 ) -> None:
     """Train the small SAM on clicks in scenes of two thirds of the cut-outs."""
-    torch.set_num_threads(threads)
-    folder.mkdir(parents=True, exist_ok=True)
-    sam_training.train(folder, minutes, side, rate, floor, start)
+    batch = sam_training.BATCH // processes
+    train = functools.partial(
+        sam_training.train,
+        folder=folder, minutes=minutes, side=side, rate=rate, floor=floor, start=start, batch=batch,
+    )  # fmt: skip
+    side_by_side(train, processes, threads, folder)
 
 
 @app.command()

@@ -19,7 +19,7 @@ def pack(folder: Path, to: Path) -> None:
     listing: dict[str, dict[str, Any]] = {}
     for kind, config in (("clip", clip.CONFIG), ("sam", sam.CONFIG)):
         state = torch.load(folder / f"{kind}.pt", map_location="cpu", weights_only=True)
-        kept = {k: v for k, v in state["average"].items() if not k.startswith(sam.PLACE_HEAD)}
+        kept = {k: v for k, v in state["average"].items() if not k.startswith(sam.PLACE_HEADS)}
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in kept.items()}
         tensors = {k: v.contiguous() for k, v in tensors.items()}
         path = to / f"{kind}.safetensors"

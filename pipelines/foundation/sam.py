@@ -1,4 +1,4 @@
-"""The embedded SAM: segment_anything's `Sam` with a small ViT, class-agnostic masks from clicks.
+"""The embedded SAM: segment_anything's `Sam` with a small encoder, class-agnostic masks from clicks.
 
 Trained on scenes of two thirds of the cut-outs; the third with `unseen_by_sam` judges it. For every object
 one to three positive and none to three negative clicks are drawn; the single-mask output and the best of the
@@ -7,6 +7,7 @@ learns their quality.
 """
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,16 @@ from segment_anything.modeling import Sam
 from pipelines.foundation.pool import Sample, ScenePool
 from pipelines.foundation.schedule import Training
 from ppt.backbones.sam import build_embedded_sam
+from ppt.backbones.sam_encoder import CELL
+from ppt.scenes.compose import Scene
 from ppt.scenes.cutouts import Cutout, load_cutouts
 from ppt.scenes.sentences import sample_scene
 from ppt.seeding import generator
 
-PATCH = 8
 CONFIG: dict[str, Any] = {
     "image_encoder": {
-        "img_size": 256, "patch_size": PATCH, "embed_dim": 160, "depth": 6, "num_heads": 5, "mlp_ratio": 4,
-        "out_chans": 128, "qkv_bias": True, "use_rel_pos": False, "window_size": 8,
-        "global_attn_indexes": [2, 5],
+        "img_size": 256, "widths": [32, 64, 128, 192], "depth": 4, "num_heads": 6, "mlp_ratio": 4,
+        "out_chans": 128,
     },
     "prompt_encoder": {"mask_in_chans": 16},
     "mask_decoder": {
@@ -41,7 +42,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 OBJECTS = 4
 BATCH = 8
-PLACE_HEAD = "place_head"  # of the training alone
+PLACE_HEADS = "place_heads"  # of the training alone
 AFFINITY_CELLS = 320
 
 
@@ -51,10 +52,17 @@ def _cutouts() -> list[Cutout]:
 
 
 def make_sample(seed: int, side: int) -> Sample:
-    """A scene of (side, side), up to OBJECTS of its objects with soft masks (side / 2) and their clicks."""
+    """A scene of (side, side), up to OBJECTS of its objects with soft masks (side / 2) and their clicks.
+
+    Three in ten are narrower or lower, and padded below and on the right as SAM pads: with the mean colour.
+    """
     rng = generator(0, "foundation/sam", str(seed))
-    scene = sample_scene(rng, _cutouts(), side, side, int(rng.integers(1, 6)), twins=rng.random() < 0.3)
-    fine, grid = (side // 2, side // 2), (side // PATCH, side // PATCH)
+    height, width = side, side
+    if rng.random() < 0.3:
+        height, width = rng.permutation([side, int(side * rng.uniform(0.55, 1))]).tolist()
+    scene = sample_scene(rng, _cutouts(), height, width, int(rng.integers(1, 6)), twins=rng.random() < 0.3)
+    scene = _padded(scene, side)
+    fine, grid = (side // 2, side // 2), (side // CELL, side // CELL)
     objects = [o for o in scene.instances if o.mask.sum() >= 40]
     order = rng.permutation(len(objects))[:OBJECTS]
     targets, points, labels = [], [], []
@@ -82,6 +90,15 @@ def make_sample(seed: int, side: int) -> Sample:
         "places": (np.stack(places) * 255).astype(np.uint8),
         "owners": np.where(shares.max(0) > 0.7, shares.argmax(0), -1).astype(np.int64).ravel(),
     }
+
+
+def _padded(scene: Scene, side: int) -> Scene:
+    height, width = scene.image.shape[:2]
+    below, right = side - height, side - width
+    fill = [round(c) for c in CONFIG["pixel_mean"]]
+    image = cv2.copyMakeBorder(scene.image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
+    masks = [np.pad(o.mask, ((0, below), (0, right))) for o in scene.instances]
+    return Scene(image, tuple(replace(o, mask=m) for o, m in zip(scene.instances, masks, strict=True)))
 
 
 def draw_clicks(
@@ -170,21 +187,30 @@ def affinity_loss(features: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
     return torch.stack(terms).mean()
 
 
-def add_place_head(model: Sam) -> None:
-    """A head for training alone: from a cell's features, where in it an object is, and an outline."""
-    width = model.mask_decoder.transformer_dim
-    model.add_module(PLACE_HEAD, torch.nn.Conv2d(width, 2 * (PATCH // 2) ** 2, 1))
+def add_place_heads(model: Sam) -> None:
+    """Heads for training alone: from the encoder's maps, where an object is, and an outline."""
+    encoder: Any = model.image_encoder
+    finest, cells = encoder.pack.in_channels, encoder.pack.out_channels
+    heads = {
+        "finest": torch.nn.Conv2d(finest, 2, 1),
+        "cells": torch.nn.Sequential(
+            torch.nn.Conv2d(cells, 2 * (CELL // 2) ** 2, 1), torch.nn.PixelShuffle(CELL // 2)
+        ),
+    }
+    model.add_module(PLACE_HEADS, torch.nn.ModuleDict(heads))
 
 
-def place_loss(model: Sam, features: torch.Tensor, samples: list[Sample]) -> torch.Tensor:
-    """Cross-entropy of objects and of outlines (b, 2, side / 2, side / 2), read off the encoder's cells.
+def place_loss(
+    model: Sam, finest: torch.Tensor, features: torch.Tensor, samples: list[Sample]
+) -> torch.Tensor:
+    """Cross-entropy of objects and outlines (b, 2, side / 2, side / 2), read off finest map and cells.
 
-    Masks were wrong along their borders above all: the clicks alone hardly teach the encoder what lies where
-    inside a cell of PATCH pixels.
+    The clicks alone hardly teach the encoder what lies where inside a cell, and borders suffer most.
     """
     target = torch.from_numpy(np.stack([s["places"] for s in samples])).float().div(255)
-    logits = F.pixel_shuffle(model.get_submodule(PLACE_HEAD)(features), PATCH // 2)
-    return 2 * F.binary_cross_entropy_with_logits(logits.float(), target)
+    heads: Any = model.get_submodule(PLACE_HEADS)
+    read = [heads["finest"](finest), heads["cells"](features)]
+    return torch.stack([F.binary_cross_entropy_with_logits(r.float(), target) for r in read]).sum()
 
 
 def to_batch(
@@ -203,71 +229,64 @@ def to_batch(
     return images, [len(s["points"]) for s in samples], points[:, :most], labels[:, :most], masks
 
 
-def fuse_global_attention(model: Sam) -> None:
-    """Compute attention over the whole image with torch's fused kernel: same values, a quarter less time.
-
-    segment_anything writes the (cells, cells) matrix out; in its small windows that is the faster way.
-    """
-
-    def attend(attention: Any, x: torch.Tensor) -> torch.Tensor:
-        b, h, w, _ = x.shape
-        qkv = attention.qkv(x).reshape(b, h * w, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-        heads = F.scaled_dot_product_attention(*qkv.unbind(0))
-        return attention.proj(heads.transpose(1, 2).reshape(b, h, w, -1))
-
-    for block in model.image_encoder.blocks:
-        attention: Any = block.attn
-        if block.window_size == 0:
-            attention.forward = functools.partial(attend, attention)
-
-
-def start_from(model: Sam, path: Path) -> None:
-    """Load the averaged weights of a training at any side, a checkpoint or packed ones; their position
-    embedding is resized.
+def start_from(model: Sam, path: Path) -> list[str]:
+    """Load what fits from the averaged weights of another training, a checkpoint or packed ones; the names of
+    what does not.
     """
     packed = path.suffix == ".safetensors"
     average = (
         load_file(path) if packed else torch.load(path, map_location="cpu", weights_only=True)["average"]
     )
-    state = {name: value.float() for name, value in average.items() if name in model.state_dict()}
-    name = "image_encoder.pos_embed"
-    size = model.state_dict()[name].shape[1:3]
-    place = F.interpolate(state[name].permute(0, 3, 1, 2), size=size, mode="bicubic")
-    model.load_state_dict({**state, name: place.permute(0, 2, 3, 1)})
+    own = model.state_dict()
+    fitting = {n: v.float() for n, v in average.items() if n in own and own[n].shape == v.shape}
+    return sorted(model.load_state_dict(fitting, strict=False).missing_keys)
 
 
-def train(folder: Path, minutes: float, side: int, rate: float, floor: float, start: Path | None) -> None:
-    """Train for `minutes` on scenes of (side, side), resuming from folder/sam.pt; prints one line every 50
-    steps.
+def train(
+    rank: int,
+    folder: Path,
+    minutes: float,
+    side: int,
+    rate: float,
+    floor: float,
+    start: Path | None,
+    batch: int,
+) -> None:
+    """Train for `minutes` on scenes of (side, side), `batch` at a time, resuming from folder/sam.pt.
+
+    Process number `rank` sees scenes of its own; the first prints one line every 50 steps.
     """
     torch.manual_seed(0)
     model = build_embedded_sam({**CONFIG, "image_encoder": {**CONFIG["image_encoder"], "img_size": side}})
     if start is not None:
-        start_from(model, start)
-    add_place_head(model)
-    model.train()
-    fuse_global_attention(model)
+        new = start_from(model, start)
+        print(f"sam starts from {start.name}; {len(new)} tensors are new", flush=True)
+    add_place_heads(model)
+    model.train().to(memory_format=torch.channels_last)
+    encoder: Any = model.image_encoder
     training = Training(model, folder / "sam.pt", minutes, rate, floor)
-    rng = np.random.default_rng(training.steps)
+    rng = np.random.default_rng((training.steps, rank))
     make = functools.partial(make_sample, side=side)
-    pool = ScenePool(make, 1_000_000 + 200_000 * training.steps, capacity=14000, reuse=3)
+    first_seed = 1_000_000 + 200_000 * (2 * training.steps + rank)
+    pool = ScenePool(make, first_seed, capacity=7000, reuse=4)
     shown: list[list[float]] = []
     while training.progress < 1:
-        samples = pool.draw(rng, BATCH)
+        samples = pool.draw(rng, batch)
         most = int(rng.choice([1, 2, 3, 4, 6], p=[0.35, 0.15, 0.15, 0.1, 0.25]))
         images, counts, points, labels, target = to_batch(model, samples, most)
         owners = torch.from_numpy(np.stack([s["owners"] for s in samples]))
         with torch.autocast("cpu", torch.bfloat16):
-            features = model.image_encoder(images)
+            finest, eighths = encoder.maps(images.contiguous(memory_format=torch.channels_last))
+            features = encoder.pack_cells(finest, eighths)
             logits, quality = decode(model, features, counts, points, labels)
-            placing = place_loss(model, features, samples)
+            placing = place_loss(model, finest, features, samples)
         losses, iou = mask_losses(logits.float(), target)
         best = losses[:, 1:].min(1).values
         loss = (
             losses[:, 0].mean()
             + best.mean()
             + 0.1 * losses[:, 1:].mean()
-            + (quality.float() - iou).square().mean()
+            + 5 * (quality.float() - iou).square().mean()
             + affinity_loss(features, owners)
             + placing
         )
@@ -275,7 +294,7 @@ def train(folder: Path, minutes: float, side: int, rate: float, floor: float, st
         shown.append(
             [loss.item(), placing.item(), iou[:, 0].mean().item(), iou[:, 1:].max(1).values.mean().item()]
         )
-        if training.steps % 50 == 0:
+        if training.steps % 50 == 0 and rank == 0:
             mean = np.mean(shown[-50:], 0)
             scores = f"loss {mean[0]:.3f} places {mean[1]:.3f} single {mean[2]:.3f} best {mean[3]:.3f}"
             print(f"sam step {training.steps} {training.progress:.3f} {scores}", flush=True)

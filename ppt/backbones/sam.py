@@ -13,7 +13,6 @@ point, so it is not padding: point sets share a decoder call only when they have
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,13 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from segment_anything import sam_model_registry
-from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor
 
 from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
+from ppt.backbones.sam_encoder import CELL, ConvViTEncoder
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
 from ppt.geometry import longest_side_size, pixels_to_sam
@@ -183,11 +183,10 @@ def load_sam(model: str, weights: str | Path | None, device: str, prompt_batch: 
 
 
 def build_embedded_sam(config: Mapping[str, Any]) -> Sam:
-    """The embedded architecture in SAM's official classes, WITHOUT weights: random, for training only.
+    """The embedded architecture, SAM's own but for the image encoder, WITHOUT weights: for training only.
 
     config: the content of `tiny/sam.json`:
-        image_encoder   img_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, out_chans, qkv_bias,
-                        use_rel_pos, window_size, global_attn_indexes (arguments of ImageEncoderViT)
+        image_encoder   img_size, widths, depth, num_heads, mlp_ratio, out_chans (of ConvViTEncoder)
         prompt_encoder  mask_in_chans
         mask_decoder    num_multimask_outputs, iou_head_depth, iou_head_hidden_dim,
                         transformer: depth, mlp_dim, num_heads
@@ -202,11 +201,11 @@ def build_embedded_sam(config: Mapping[str, Any]) -> Sam:
     try:
         encoder, decoder = dict(config["image_encoder"]), dict(config["mask_decoder"])
         width, side = encoder["out_chans"], encoder["img_size"]
-        grid = side // encoder["patch_size"]
+        grid = side // CELL
+        image_encoder: Any = ConvViTEncoder(**encoder)  # `Sam` names its ViT, but asks for no more than this
         transformer = TwoWayTransformer(embedding_dim=width, **decoder.pop("transformer"))
-        norm: Any = partial(torch.nn.LayerNorm, eps=1e-6)
         return Sam(
-            image_encoder=ImageEncoderViT(norm_layer=norm, **encoder),
+            image_encoder=image_encoder,
             prompt_encoder=PromptEncoder(
                 embed_dim=width,
                 image_embedding_size=(grid, grid),

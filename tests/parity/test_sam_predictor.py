@@ -13,16 +13,11 @@ from ppt.types import PointSet
 CONFIG = {
     "image_encoder": {
         "img_size": 128,
-        "patch_size": 16,
-        "embed_dim": 32,
+        "widths": [8, 12, 16, 24],
         "depth": 2,
         "num_heads": 2,
         "mlp_ratio": 2,
         "out_chans": 32,
-        "qkv_bias": True,
-        "use_rel_pos": True,
-        "window_size": 3,
-        "global_attn_indexes": [1],
     },
     "prompt_encoder": {"mask_in_chans": 4},
     "mask_decoder": {

@@ -16,16 +16,11 @@ from ppt.types import PointSet, PromptableModel
 CONFIG = {
     "image_encoder": {
         "img_size": 64,
-        "patch_size": 16,
-        "embed_dim": 16,
+        "widths": [4, 8, 8, 16],
         "depth": 1,
         "num_heads": 2,
         "mlp_ratio": 2,
         "out_chans": 16,
-        "qkv_bias": True,
-        "use_rel_pos": True,
-        "window_size": 0,
-        "global_attn_indexes": [0],
     },
     "prompt_encoder": {"mask_in_chans": 4},
     "mask_decoder": {

@@ -1,6 +1,8 @@
-"""How the embedded SAM is trained: clicks, losses, the shortcuts against the official classes, the clock."""
+"""How the embedded SAM is trained: clicks, losses, the decoding of many images at once, the clock."""
 
 import copy
+import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +13,15 @@ from torch import nn
 
 from pipelines.foundation import judge
 from pipelines.foundation import sam as training
-from pipelines.foundation.schedule import Training
+from pipelines.foundation.schedule import Training, side_by_side
 from ppt.backbones.sam import build_embedded_sam
+from ppt.scenes.compose import Instance, Scene
 
 
 def network(side: int) -> Sam:
     torch.manual_seed(1)
     config = copy.deepcopy(training.CONFIG)
-    config["image_encoder"] |= {"img_size": side, "depth": 2, "global_attn_indexes": [1]}
+    config["image_encoder"] |= {"img_size": side, "widths": [8, 16, 16, 32], "depth": 2, "num_heads": 2}
     return build_embedded_sam(config).eval()
 
 
@@ -71,15 +74,6 @@ def test_prompts_of_several_images_decode_as_the_official_class_decodes_each():
             torch.testing.assert_close(quality[index], wanted_quality[0], rtol=1e-4, atol=1e-5)
 
 
-def test_fused_attention_gives_the_same_features():
-    model, images = network(64), torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        plain = model.image_encoder(images)
-        training.fuse_global_attention(model)
-        fused = model.image_encoder(images)
-    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
-
-
 def test_losses_by_hand():
     target = torch.tensor([[[[1.0, 0.0]]]])
     logits = torch.tensor([[[[0.0, 0.0]], [[20.0, -20.0]]]])
@@ -102,8 +96,6 @@ def test_affinity_prefers_features_that_tell_the_objects_apart():
 def checkpoint(tmp_path):
     """A training of one step, saved: the folder's sam.pt and the model it was of."""
     model = network(64)
-    with torch.no_grad():  # a ramp from left to right
-        model.image_encoder.pos_embed.copy_(torch.arange(8.0)[:, None].expand(1, 8, 8, 160))
     session = Training(model, tmp_path / "sam.pt", minutes=1, rate=1e-3)
     session.step(sum(p.square().sum() for p in model.parameters()))
     session.save()
@@ -119,18 +111,15 @@ def test_a_training_resumes_where_it_was_saved(checkpoint):
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_a_training_at_another_side_starts_from_the_averaged_weights(checkpoint):
+def test_a_training_starts_from_averaged_weights_and_names_what_it_could_not_take(checkpoint):
     path, _ = checkpoint
     average = torch.load(path, weights_only=True)["average"]
     larger = network(128)
-    training.start_from(larger, path)
+    own = larger.image_encoder.pos_embed.clone()
+    assert training.start_from(larger, path) == ["image_encoder.pos_embed"]
     for name, value in larger.state_dict().items():
-        if name == "image_encoder.pos_embed":
-            assert value.shape == (1, 16, 16, 160)
-            columns = value.mean((0, 1, 3))
-            torch.testing.assert_close(columns[4:-4], torch.arange(1.75, 5.5, 0.5), rtol=0, atol=0.05)
-        else:
-            torch.testing.assert_close(value, average[name], rtol=0, atol=0)
+        wanted = own if name == "image_encoder.pos_embed" else average[name]
+        torch.testing.assert_close(value, wanted, rtol=0, atol=0)
 
 
 def test_the_rate_falls_to_its_floor_and_a_loss_that_is_not_finite_changes_nothing(tmp_path):
@@ -144,30 +133,70 @@ def test_the_rate_falls_to_its_floor_and_a_loss_that_is_not_finite_changes_nothi
     torch.testing.assert_close(model.weight.detach(), before, rtol=0, atol=0)
 
 
+INPUTS = torch.tensor([[[1.0, 2.0]], [[-3.0, 0.5]]])
+
+
+def three_steps(rank: int, folder: Path) -> None:
+    """Train a tiny model on this process's own input; rank -1 trains on both, alone."""
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    session = Training(model, folder / "x.pt", minutes=1e6, rate=1.0)
+    for _ in range(3):
+        own = INPUTS.flatten(0, 1) if rank < 0 else INPUTS[rank]
+        session.step(model(own).square().mean())
+    session.save()
+
+
+def test_two_processes_train_as_one_does_on_both_their_inputs(tmp_path):
+    side_by_side(functools.partial(three_steps, folder=tmp_path / "two"), 2, 1, tmp_path / "two")
+    (tmp_path / "one").mkdir()
+    three_steps(-1, tmp_path / "one")
+    two, one = (torch.load(tmp_path / n / "x.pt", weights_only=True) for n in ("two", "one"))
+    assert two["steps"] == one["steps"] == 3
+    for name, value in one["model"].items():
+        torch.testing.assert_close(two["model"][name], value)
+
+
 def test_every_object_is_judged_once_under_its_size():
     scores = [(0.01, 0.5), (0.02, 0.6), (0.05, 0.7), (0.3, 0.9)]
     found = judge.by_size(scores)
     assert list(found.values()) == [[0.5, 0.6, 0.7, 0.9], [0.5, 0.6], [0.7], [0.9]]
 
 
-def test_the_place_head_learns_objects_and_outlines_where_they_are_and_stays_behind(checkpoint, tmp_path):
-    _, model = checkpoint
-    training.add_place_head(model)
+def test_the_place_heads_read_objects_and_outlines_where_they_are_and_stay_behind(tmp_path):
+    model = network(64)
+    training.add_place_heads(model)
+    heads = model.get_submodule(training.PLACE_HEADS)
     places = np.zeros((2, 32, 32), np.uint8)
     places[0, 8:24, 8:24] = 255
     places[1, 8:24, 8] = 255
-    features = torch.zeros(1, 128, 8, 8)
+    logits = torch.from_numpy(places)[None].float().div(255) * 40 - 20
+    finest, features = torch.zeros(1, 8, 32, 32), torch.zeros(1, 128, 8, 8)
     with torch.no_grad():
-        model.place_head.weight.zero_()
-        model.place_head.bias.zero_()
-        assert training.place_loss(model, features, [{"places": places}]) == pytest.approx(2 * np.log(2))
-        for part in (0, 1):  # the features name the pixels themselves
-            cells = torch.from_numpy(places[part]).float().div(255)[None, None]
-            features[:, 16 * part : 16 * part + 16] = nn.functional.pixel_unshuffle(cells, 4) * 40 - 20
-        model.place_head.weight.copy_(torch.eye(32, 128)[..., None, None])
-        assert training.place_loss(model, features, [{"places": places}]) < 1e-6
-    torch.save({"average": model.state_dict()}, tmp_path / "with_head.pt")
-    training.start_from(network(64), tmp_path / "with_head.pt")
+        for parameter in heads.parameters():
+            parameter.zero_()
+        loss = training.place_loss(model, finest, features, [{"places": places}])
+        assert loss == pytest.approx(2 * np.log(2))
+        # The maps now name the pixels themselves.
+        finest[:, :2] = logits
+        heads["finest"].weight.copy_(torch.eye(2, 8)[..., None, None])
+        loss = training.place_loss(model, finest, features, [{"places": places}])
+        assert loss == pytest.approx(np.log(2))
+        features[:, :32] = nn.functional.pixel_unshuffle(logits, 4)
+        heads["cells"][0].weight.copy_(torch.eye(32, 128)[..., None, None])
+        assert training.place_loss(model, finest, features, [{"places": places}]) < 1e-6
+    torch.save({"average": model.state_dict()}, tmp_path / "with_heads.pt")
+    assert training.start_from(network(64), tmp_path / "with_heads.pt") == []
+
+
+def test_a_narrow_scene_is_padded_on_the_right_with_what_sam_subtracts():
+    image, mask = np.full((64, 40, 3), 7, np.uint8), np.ones((64, 40), bool)
+    padded = training._padded(Scene(image, (Instance(0, "cup", None, mask, (20.0, 32.0), 5.0),)), 64)
+    assert (padded.image[:, :40] == 7).all()
+    normalised = (padded.image[:, 40:] - training.CONFIG["pixel_mean"]) / training.CONFIG["pixel_std"]
+    assert np.abs(normalised).max() < 0.01
+    assert padded.instances[0].mask.sum() == 64 * 40
+    assert not padded.instances[0].mask[:, 40:].any()
 
 
 def test_packed_weights_are_a_start_too(tmp_path):

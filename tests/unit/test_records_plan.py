@@ -1,0 +1,50 @@
+"""Which rows share a shard, and what they are called there."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppt.records import plan
+from ppt.records.pairs import Row
+from ppt.types import Pair
+
+
+def row(line, image=None, name="", split=""):
+    """A row of a pair, or a refused one where `image` is None."""
+    pair = None if image is None else Pair(name or f"p{line}", image, "a cup")
+    return Row(line, name or (f"p{line}" if pair else ""), split, "", "", pair, "" if pair else "bad_text")
+
+
+def test_a_shard_holds_so_many_contents_with_all_their_sentences():
+    contents = {"a.png": "A", "b.png": "B", "copy of a.png": "A", "c.png": None, "d.png": None}
+    images = ["a.png", "b.png", "copy of a.png", "c.png", "d.png", "a.png"]
+    rows = [row(line, image) for line, image in enumerate(images)]
+    shards = plan.shards(rows, contents, 2)
+    assert {key: [r.line for r in group] for key, group in shards.items()} == {
+        "00000": [0, 1, 2, 5],
+        "00001": [3, 4],
+    }
+
+
+def test_a_refused_row_joins_the_rows_before_it():
+    rows = [row(0), row(1, "a.png"), row(2), row(3, "b.png"), row(4)]
+    shards = plan.shards(rows, {"a.png": "A", "b.png": "B"}, 1)
+    assert {key: [r.line for r in group] for key, group in shards.items()} == {
+        "00000": [0, 1, 2],
+        "00001": [3, 4],
+    }
+
+
+def test_a_refused_row_goes_by_its_line_where_no_id_is_its_own():
+    rows = [row(1, "a.png", "cup"), row(2, name="cup"), row(3), row(4, name="mug")]
+    assert plan.names(rows) == {1: "cup", 2: "line 2", 3: "line 3", 4: "mug"}
+
+
+@given(st.lists(st.sampled_from([None, "a.png", "b.png", "c.png", "d.png"])), st.integers(1, 4))
+def test_every_row_is_in_one_shard_and_no_content_in_two(images, size):
+    rows = [row(line, image) for line, image in enumerate(images)]
+    contents = {"a.png": "A", "b.png": "B", "c.png": "A", "d.png": None}
+    shards = plan.shards(rows, contents, size)
+    assert sorted(r.line for group in shards.values() for r in group) == list(range(len(rows)))
+    found = [{plan.content(r.pair.image, contents) for r in group if r.pair} for group in shards.values()]
+    assert all(len(held) <= size for held in found)
+    assert sum(map(len, found)) == len(set().union(*found))
