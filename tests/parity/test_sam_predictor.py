@@ -36,7 +36,7 @@ def network() -> Sam:
     torch.manual_seed(0)
     net = build_embedded_sam(CONFIG)
     for name, value in net.named_parameters():
-        if "pos_embed" in name or "rel_pos" in name:
+        if "pos_embed" in name:
             torch.nn.init.normal_(value, std=0.3)
         if "hypernetworks" in name and "weight" in name:
             value.data.mul_(3)
@@ -81,7 +81,8 @@ def test_logits_masks_and_scores_are_the_predictors(network, size, prompt_batch)
         for found, expected in zip(candidates[index].rles, masks > network.mask_threshold, strict=True):
             assert found == rle.encode(expected)
             areas.append(expected.mean())
-    assert min(areas) < 0.5 < max(areas), "the comparison would be vacuous on empty or full masks alone"
+    partly = [area for area in areas if 0.02 < area < 0.98]
+    assert len(partly) > 5, "the comparison would be vacuous on empty or full masks alone"
 
 
 def test_padding_with_ignored_points_would_change_the_answer(network):
