@@ -102,7 +102,7 @@ def side_by_side(train: Callable[[int], None], processes: int, threads: int, fol
     picklable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    meeting = folder / "meeting"
+    meeting = folder.resolve() / "meeting"
     meeting.unlink(missing_ok=True)
     spawn(_join, (train, processes, threads, meeting), nprocs=processes)
 

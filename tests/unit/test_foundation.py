@@ -147,11 +147,16 @@ def three_steps(rank: int, folder: Path) -> None:
     session.save()
 
 
-def test_two_processes_train_as_one_does_on_both_their_inputs(tmp_path):
-    side_by_side(functools.partial(three_steps, folder=tmp_path / "two"), 2, 1, tmp_path / "two")
-    (tmp_path / "one").mkdir()
-    three_steps(-1, tmp_path / "one")
-    two, one = (torch.load(tmp_path / n / "x.pt", weights_only=True) for n in ("two", "one"))
+def test_two_processes_train_as_one_does_on_both_their_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder named from where one stands
+    folders = Path("two"), Path("one")
+    for folder in folders:
+        folder.mkdir()
+    (folders[0] / "meeting").write_text("left by a training that was killed")
+    side_by_side(functools.partial(three_steps, folder=folders[0]), 2, 1, folders[0])
+    three_steps(-1, folders[1])
+    assert not Path("/meeting").exists()
+    two, one = (torch.load(folder / "x.pt", weights_only=True) for folder in folders)
     assert two["steps"] == one["steps"] == 3
     for name, value in one["model"].items():
         torch.testing.assert_close(two["model"][name], value)
