@@ -40,8 +40,13 @@ def sam(
     side: Annotated[int, typer.Option(help="Pixels of a training scene's side.")] = 256,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
     floor: Annotated[float, typer.Option(help="Share of it that is left at the end.")] = 0,
-    start: Annotated[Path | None, typer.Option(help="Weights to begin from: sam.pt, or packed ones.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share each step.")] = 2,
+    start: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Weights to begin from: sam.pt, or packed ones."),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, max=sam_training.BATCH, help="Processes that share each step.")
+    ] = 2,
     threads: Annotated[int, typer.Option(help="Threads of each.")] = 1,
 ) -> None:
     """Train the small SAM on clicks in scenes of two thirds of the cut-outs."""

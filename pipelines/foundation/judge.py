@@ -84,6 +84,10 @@ def clicks(
 
 def by_size(scores: list[tuple[float, float]]) -> dict[str, list[float]]:
     """IoUs of `clicks`, all of them and by the object's share of its scene."""
-    limits = {"all objects": (0.0, 1.0), "under 2 % of the scene": (0.0, 0.02), "2 to 6 %": (0.02, 0.06)}
-    limits["over 6 %"] = (0.06, 1.0)
+    limits = {
+        "all objects": (0.0, 1.0),
+        "under 2 % of the scene": (0.0, 0.02),
+        "2 to 6 %": (0.02, 0.06),
+        "over 6 %": (0.06, 1.0),
+    }
     return {name: [iou for share, iou in scores if a < share <= b] for name, (a, b) in limits.items()}

@@ -260,7 +260,8 @@ def train(
     model = build_embedded_sam({**CONFIG, "image_encoder": {**CONFIG["image_encoder"], "img_size": side}})
     if start is not None:
         new = start_from(model, start)
-        print(f"sam starts from {start.name}; {len(new)} tensors are new", flush=True)
+        if rank == 0:
+            print(f"sam starts from {start.name}; {len(new)} tensors are new", flush=True)
     add_place_heads(model)
     model.train().to(memory_format=torch.channels_last)
     encoder: Any = model.image_encoder

@@ -202,8 +202,8 @@ def build_embedded_sam(config: Mapping[str, Any]) -> Sam:
         encoder, decoder = dict(config["image_encoder"]), dict(config["mask_decoder"])
         width, side = encoder["out_chans"], encoder["img_size"]
         grid = side // CELL
-        image_encoder: Any = ConvViTEncoder(**encoder)  # `Sam` names its ViT, but asks for no more than this
         transformer = TwoWayTransformer(embedding_dim=width, **decoder.pop("transformer"))
+        image_encoder: Any = ConvViTEncoder(**encoder)  # `Sam` names its ViT, but asks for no more than this
         return Sam(
             image_encoder=image_encoder,
             prompt_encoder=PromptEncoder(

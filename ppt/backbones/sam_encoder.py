@@ -15,6 +15,9 @@ from jaxtyping import Float
 from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 
+CELL = 8
+"""Pixels along a side of one feature."""
+
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(1, outputs), nn.GELU())
@@ -27,10 +30,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
-
-
-CELL = 8
-"""Pixels along a side of one feature."""
 
 
 class ConvViTEncoder(nn.Module):
@@ -65,7 +64,7 @@ class ConvViTEncoder(nn.Module):
             [nn.Conv2d(a, b, 1) for a, b in ((deep, eighths), (eighths, quarters), (quarters, halves))]
         )
         self.up = nn.ModuleList([_Residual(width) for width in (eighths, quarters, halves)])
-        self.pack = nn.Conv2d(halves, out_chans, 4, 4)
+        self.pack = nn.Conv2d(halves, out_chans, CELL // 2, CELL // 2)
         self.context = nn.Conv2d(eighths, out_chans, 1)
         self.norm = nn.GroupNorm(1, out_chans)
 
