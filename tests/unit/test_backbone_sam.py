@@ -17,9 +17,6 @@ CONFIG = {
     "image_encoder": {
         "img_size": 64,
         "widths": [4, 8, 8, 16],
-        "depth": 1,
-        "num_heads": 2,
-        "mlp_ratio": 2,
         "out_chans": 16,
     },
     "prompt_encoder": {"mask_in_chans": 4},
@@ -199,9 +196,11 @@ def test_missing_and_unfitting_weights_are_errors(path, tmp_path, monkeypatch):
         load_sam("vit_h", tmp_path / "absent.pth", "cpu")
     with pytest.raises(WeightsError, match="vit_x"):
         load_sam("vit_x", path, "cpu")
-    changed = {**CONFIG, "image_encoder": {**CONFIG["image_encoder"], "depth": 2}}
+    decoder = CONFIG["mask_decoder"]
+    deeper = {**decoder, "transformer": {**decoder["transformer"], "depth": 2}}
+    changed = {**CONFIG, "mask_decoder": deeper}
     path.with_suffix(".json").write_text(json.dumps(changed))
-    with pytest.raises(WeightsError, match=r"image_encoder\.blocks\.1\.\S+ is missing"):
+    with pytest.raises(WeightsError, match=r"mask_decoder\.transformer\.layers\.1\.\S+ is missing"):
         load_sam("embedded", path, "cpu")
 
 

@@ -4,6 +4,7 @@ import copy
 import functools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,12 +17,13 @@ from pipelines.foundation import sam as training
 from pipelines.foundation.schedule import Training, side_by_side
 from ppt.backbones.sam import build_embedded_sam
 from ppt.scenes.compose import Instance, Scene
+from ppt.scenes.cutouts import Cutout
 
 
-def network(side: int) -> Sam:
+def network(side: int, narrowest: int = 8) -> Sam:
     torch.manual_seed(1)
     config = copy.deepcopy(training.CONFIG)
-    config["image_encoder"] |= {"img_size": side, "widths": [8, 16, 16, 32], "depth": 2, "num_heads": 2}
+    config["image_encoder"] |= {"img_size": side, "widths": [narrowest, 16, 16, 32]}
     return build_embedded_sam(config).eval()
 
 
@@ -43,6 +45,44 @@ def test_positive_clicks_lie_inside_and_negative_ones_outside():
         assert (xy[labels == -1] == 0).all()
         counts.add((int((labels == 1).sum()), int((labels == 0).sum())))
     assert counts == {(p, n) for p in (1, 2, 3) for n in (0, 1, 2, 3)}
+
+
+def test_a_varied_cutout_is_another_of_its_kind():
+    rgba = np.zeros((60, 90, 4), np.uint8)
+    cv2.ellipse(rgba, (45, 30), (44, 29), 0, 0, 360, (200, 120, 40, 255), -1)
+    cutout = Cutout("fruit/orange", "orange", rgba, unseen_by_sam=False)
+    shapes, colours = set(), []
+    for seed in range(30):
+        other = training.varied(np.random.default_rng(seed), cutout)
+        again = training.varied(np.random.default_rng(seed), cutout)
+        np.testing.assert_array_equal(other.rgba, again.rgba)
+        assert (other.key, other.name, other.unseen_by_sam) == ("fruit/orange", "orange", False)
+        opaque = other.rgba[..., 3] > 127
+        assert opaque.any(0).all(), "cropped to what is opaque"
+        assert opaque.any(1).all(), "cropped to what is opaque"
+        assert 0.7 < opaque.sum() / (np.pi * 44 * 29) < 1.3, "areas are kept"
+        shapes.add(opaque.shape)
+        colours.append(other.rgba[opaque][:, :3].mean(0))
+    assert len(shapes) > 20
+    assert np.std(colours, 0).min() > 10
+
+
+def test_a_batch_holds_as_many_clicks_of_either_kind_as_asked_for():
+    left, right = two_objects()
+    clicks = [
+        training.draw_clicks(np.random.default_rng(3), m, [o], "all")
+        for m, o in ((left, right), (right, left))
+    ]
+    sample = {
+        "image": np.zeros((64, 64, 3), np.uint8),
+        "masks": np.stack([left, right])[:, ::2, ::2].astype(np.uint8) * 255,
+        "points": np.stack([xy for xy, _ in clicks]),
+        "labels": np.stack([label for _, label in clicks]),
+    }
+    images, counts, points, labels, masks = training.to_batch(network(64), [sample, sample], 2, 3)
+    assert (images.shape, counts, masks.shape) == ((2, 3, 64, 64), [2, 2], (4, 1, 32, 32))
+    assert labels.tolist() == [[1, 1, 0, 0, 0]] * 4
+    np.testing.assert_array_equal(points[1].numpy(), clicks[1][0][[0, 1, 3, 4, 5]])
 
 
 def test_a_single_click_is_well_inside():
@@ -78,9 +118,22 @@ def test_losses_by_hand():
     target = torch.tensor([[[[1.0, 0.0]]]])
     logits = torch.tensor([[[[0.0, 0.0]], [[20.0, -20.0]]]])
     losses, iou = training.mask_losses(logits, target)
-    focal, dice = 0.25 * np.log(2), 1 - (2 * 0.5 + 1) / (1 + 1 + 1)
-    np.testing.assert_allclose(losses[0].numpy(), [20 * focal + dice, 0], atol=1e-5)
+    focal, dice, along = 0.25 * np.log(2), 1 - (2 * 0.5 + 1) / (1 + 1 + 1), np.log(2)
+    np.testing.assert_allclose(losses[0].numpy(), [20 * focal + dice + 0.5 * along, 0], atol=1e-5)
     assert iou.tolist() == [[0, 1]]
+
+
+def test_a_border_that_is_wrong_costs_more_than_as_many_pixels_elsewhere():
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., 8:24, 8:24] = 1
+    logits = (target * 20 - 10).expand(1, 2, -1, -1).clone()
+    logits[0, 0, 8, 8:24] = -10
+    logits[0, 1, 15, 8:24] = -10
+    at_border, inside = training.mask_losses(logits, target)[0][0].tolist()
+    border = 20 * 20 - 12 * 12
+    assert at_border - inside == pytest.approx(
+        0.5 * 10 * 12 / border, rel=0.01
+    )  # 4 of the 16 inside are border
 
 
 def test_affinity_prefers_features_that_tell_the_objects_apart():
@@ -114,12 +167,21 @@ def test_a_training_resumes_where_it_was_saved(checkpoint):
 def test_a_training_starts_from_averaged_weights_and_names_what_it_could_not_take(checkpoint):
     path, _ = checkpoint
     average = torch.load(path, weights_only=True)["average"]
-    larger = network(128)
-    own = larger.image_encoder.pos_embed.clone()
-    assert training.start_from(larger, path) == ["image_encoder.pos_embed"]
-    for name, value in larger.state_dict().items():
-        wanted = own if name == "image_encoder.pos_embed" else average[name]
-        torch.testing.assert_close(value, wanted, rtol=0, atol=0)
+    other = network(128, narrowest=12)
+    own = other.image_encoder.down[0][1].second.weight.clone()
+    new = training.start_from(other, path)
+    assert "image_encoder.down.0.1.second.weight" in new
+    assert "image_encoder.up.0.second.weight" not in new
+    torch.testing.assert_close(other.image_encoder.down[0][1].second.weight, own, rtol=0, atol=0)
+    for name, value in other.state_dict().items():
+        if name not in new:
+            torch.testing.assert_close(value, average[name], rtol=0, atol=0)
+
+
+def test_ranking_costs_what_the_mask_rated_best_has_less_than_the_best():
+    quality = torch.tensor([[5.0, 0.9, 0.1, 0.0], [0.0, 0.3, 0.3, -5.0]])
+    iou = torch.tensor([[1.0, 0.5, 0.8, 0.9], [0.0, 0.6, 0.8, 0.1]])
+    assert training.ranking_loss(quality, iou).tolist() == pytest.approx([0.4, 0.1], abs=1e-4)
 
 
 def test_the_rate_falls_to_its_floor_and_a_loss_that_is_not_finite_changes_nothing(tmp_path):
@@ -196,9 +258,10 @@ def test_the_place_heads_read_objects_and_outlines_where_they_are_and_stay_behin
 
 def test_a_narrow_scene_is_padded_on_the_right_with_what_sam_subtracts():
     image, mask = np.full((64, 40, 3), 7, np.uint8), np.ones((64, 40), bool)
-    padded = training._padded(Scene(image, (Instance(0, "cup", None, mask, (20.0, 32.0), 5.0),)), 64)
-    assert (padded.image[:, :40] == 7).all()
-    normalised = (padded.image[:, 40:] - training.CONFIG["pixel_mean"]) / training.CONFIG["pixel_std"]
+    padded = training._padded(Scene(image, (Instance(0, "cup", None, mask, (20.0, 32.0), 5.0),)))
+    assert padded.image.shape == (training.SCENE, training.SCENE, 3)
+    assert (padded.image[:64, :40] == 7).all()
+    normalised = (padded.image[:64, 40:] - training.CONFIG["pixel_mean"]) / training.CONFIG["pixel_std"]
     assert np.abs(normalised).max() < 0.01
     assert padded.instances[0].mask.sum() == 64 * 40
     assert not padded.instances[0].mask[:, 40:].any()

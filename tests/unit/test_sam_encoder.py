@@ -1,15 +1,16 @@
-"""The embedded SAM's image encoder: its shapes, what a feature holds, how far it sees."""
+"""The embedded SAM's image encoder: its shapes, what a feature holds, what it is told."""
 
 import pytest
+import timm
 import torch
 
-from ppt.backbones.sam_encoder import CELL, ConvViTEncoder
+from ppt.backbones.sam_encoder import CELL, ConvEncoder, ImageNetFeatures
 
 
 @pytest.fixture(scope="module")
-def encoder() -> ConvViTEncoder:
+def encoder() -> ConvEncoder:
     torch.manual_seed(0)
-    return ConvViTEncoder(64, [8, 8, 16, 32], depth=2, num_heads=2, mlp_ratio=2, out_chans=24).eval()
+    return ConvEncoder(64, [8, 8, 16, 32], out_chans=24).eval()
 
 
 def images(count: int = 1) -> torch.Tensor:
@@ -38,14 +39,42 @@ def test_a_feature_holds_all_positions_of_its_cell(encoder):
     assert changed.sum() == 16
 
 
-def test_every_feature_sees_the_whole_image():
-    """Through the ViT blocks: the convolutions see some 110 pixels far, and GroupNorm is taken out here."""
+@pytest.mark.parametrize("level", range(4))
+def test_what_imagenet_knows_reaches_every_feature(level):
+    """At each of its four levels, once its projection has learned anything."""
     torch.manual_seed(0)
-    encoder = ConvViTEncoder(256, [4, 4, 4, 8], depth=1, num_heads=2, mlp_ratio=1, out_chans=8)
-    for part in list(encoder.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, torch.nn.GroupNorm):
-                setattr(part, name, torch.nn.Identity())
-    seen = torch.randn(1, 3, 256, 256, requires_grad=True)
-    encoder(seen)[0, :, 0, 0].square().sum().backward()
-    assert (seen.grad[0, :, -1, -1] != 0).all()
+    encoder = ConvEncoder(64, [8, 8, 16, 32], out_chans=24).eval()
+    with torch.no_grad():
+        before = encoder(images())
+        torch.nn.init.normal_(encoder.told[level].weight)
+        assert ((encoder(images()) - before).abs().amax(1) > 1e-3).all()
+
+
+def test_imagenet_features_are_timms():
+    """The same weights give what timm's own model gives on its way."""
+    own = ImageNetFeatures()
+    for layer in own.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    whole = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(1, 2, 3)).eval()
+    whole.load_state_dict(own.state_dict(), strict=False)
+    imagenet = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = whole((pixels * 255 - 127) / 128)[:3]
+        expected.append(whole.blocks[5][:3](expected[2]))
+    found = own((pixels - imagenet[0]) / imagenet[1])
+    assert [m.shape[1] for m in found] == list(ImageNetFeatures.CHANNELS)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_imagenet_features_stay_as_they_are_while_the_rest_learns():
+    learning = ConvEncoder(64, [8, 8, 16, 32], out_chans=24).train()
+    torch.nn.init.ones_(learning.told[3].weight)
+    before = {name: value.clone() for name, value in learning.known.state_dict().items()}
+    learning(images(2)).square().mean().backward()
+    assert all(p.grad is None for p in learning.known.parameters())
+    assert learning.told[3].weight.grad.abs().sum() > 0
+    assert learning.training
+    assert all(torch.equal(value, before[name]) for name, value in learning.known.state_dict().items())
