@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.foundation import sam as sam_training
+from pipelines.foundation.clicks import draw_clicks
 from ppt import rle
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
@@ -73,7 +73,7 @@ def clicks(
         embedding = sam.embed(scene.image)
         for target in objects:
             others = [o.mask for o in objects if o is not target]
-            xy, labels = sam_training.draw_clicks(rng, target.mask, others, kind)
+            xy, labels = draw_clicks(rng, target.mask, others, kind)
             used = labels >= 0
             prompt = PointSet(xy[used], labels[used].astype(np.int8), 1.0)
             found = sam.predict(embedding, [prompt])[0]

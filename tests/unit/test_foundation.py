@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from segment_anything.modeling import Sam
 from torch import nn
 
-from pipelines.foundation import judge
+from pipelines.foundation import clicks, judge
 from pipelines.foundation import sam as training
 from pipelines.foundation.schedule import Training, side_by_side
 from ppt.backbones.sam import build_embedded_sam
@@ -38,7 +38,7 @@ def test_positive_clicks_lie_inside_and_negative_ones_outside():
     left, right = two_objects()
     counts = set()
     for seed in range(60):
-        xy, labels = training.draw_clicks(np.random.default_rng(seed), left, [right], "mixed")
+        xy, labels = clicks.draw_clicks(np.random.default_rng(seed), left, [right], "mixed")
         x, y = xy.astype(int).T
         assert left[y[labels == 1], x[labels == 1]].all()
         assert not left[y[labels == 0], x[labels == 0]].any()
@@ -53,8 +53,8 @@ def test_a_varied_cutout_is_another_of_its_kind():
     cutout = Cutout("fruit/orange", "orange", rgba, unseen_by_sam=False)
     shapes, colours = set(), []
     for seed in range(30):
-        other = training.varied(np.random.default_rng(seed), cutout)
-        again = training.varied(np.random.default_rng(seed), cutout)
+        other = clicks.varied(np.random.default_rng(seed), cutout)
+        again = clicks.varied(np.random.default_rng(seed), cutout)
         np.testing.assert_array_equal(other.rgba, again.rgba)
         assert (other.key, other.name, other.unseen_by_sam) == ("fruit/orange", "orange", False)
         opaque = other.rgba[..., 3] > 127
@@ -69,26 +69,25 @@ def test_a_varied_cutout_is_another_of_its_kind():
 
 def test_a_batch_holds_as_many_clicks_of_either_kind_as_asked_for():
     left, right = two_objects()
-    clicks = [
-        training.draw_clicks(np.random.default_rng(3), m, [o], "all")
-        for m, o in ((left, right), (right, left))
+    drawn = [
+        clicks.draw_clicks(np.random.default_rng(3), m, [o], "all") for m, o in ((left, right), (right, left))
     ]
     sample = {
         "image": np.zeros((64, 64, 3), np.uint8),
         "masks": np.stack([left, right])[:, ::2, ::2].astype(np.uint8) * 255,
-        "points": np.stack([xy for xy, _ in clicks]),
-        "labels": np.stack([label for _, label in clicks]),
+        "points": np.stack([xy for xy, _ in drawn]),
+        "labels": np.stack([label for _, label in drawn]),
     }
     images, counts, points, labels, masks = training.to_batch(network(64), [sample, sample], 2, 3)
     assert (images.shape, counts, masks.shape) == ((2, 3, 64, 64), [2, 2], (4, 1, 32, 32))
     assert labels.tolist() == [[1, 1, 0, 0, 0]] * 4
-    np.testing.assert_array_equal(points[1].numpy(), clicks[1][0][[0, 1, 3, 4, 5]])
+    np.testing.assert_array_equal(points[1].numpy(), drawn[1][0][[0, 1, 3, 4, 5]])
 
 
 def test_a_single_click_is_well_inside():
     left, right = two_objects()
     for seed in range(20):
-        xy, labels = training.draw_clicks(np.random.default_rng(seed), left, [right], "one")
+        xy, labels = clicks.draw_clicks(np.random.default_rng(seed), left, [right], "one")
         assert labels.tolist() == [1, -1, -1, -1, -1, -1, -1]
         x, y = xy[0]
         assert 6 + 3 <= x <= 23 - 3
@@ -258,8 +257,8 @@ def test_the_place_heads_read_objects_and_outlines_where_they_are_and_stay_behin
 
 def test_a_narrow_scene_is_padded_on_the_right_with_what_sam_subtracts():
     image, mask = np.full((64, 40, 3), 7, np.uint8), np.ones((64, 40), bool)
-    padded = training._padded(Scene(image, (Instance(0, "cup", None, mask, (20.0, 32.0), 5.0),)))
-    assert padded.image.shape == (training.SCENE, training.SCENE, 3)
+    padded = clicks._padded(Scene(image, (Instance(0, "cup", None, mask, (20.0, 32.0), 5.0),)))
+    assert padded.image.shape == (clicks.SCENE, clicks.SCENE, 3)
     assert (padded.image[:64, :40] == 7).all()
     normalised = (padded.image[:64, 40:] - training.CONFIG["pixel_mean"]) / training.CONFIG["pixel_std"]
     assert np.abs(normalised).max() < 0.01
