@@ -20,6 +20,7 @@ from ppt.backbones.weights import SHIPPED
 from ppt.scenes.cutouts import load_cutouts
 
 app = typer.Typer(add_completion=False, help=__doc__)
+SIDE: int = sam_training.CONFIG["image_encoder"]["img_size"]
 DENSE_SIZE = 320  # as in configs/demo.yaml
 Folder = Annotated[Path, typer.Option(help="Where checkpoints are kept; run again to resume.")]
 Minutes = Annotated[float, typer.Option(help="Planned length; the learning rate falls to zero at its end.")]
@@ -37,7 +38,7 @@ def clip(folder: Folder = Path("outputs/foundation"), minutes: Minutes = 95) -> 
 def sam(
     folder: Folder = Path("outputs/foundation"),
     minutes: Minutes = 85,
-    side: Annotated[int, typer.Option(help="Pixels of a training scene's side.")] = 256,
+    side: Annotated[int, typer.Option(help="Pixels a side that scenes are resized to, as SAM does.")] = SIDE,
     rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 7e-4,
     floor: Annotated[float, typer.Option(help="Share of it that is left at the end.")] = 0,
     start: Annotated[
