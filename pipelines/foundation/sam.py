@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
-from pipelines.foundation.clicks import PIXEL_MEAN, make_sample
+from pipelines.foundation.clicks import make_sample
 from pipelines.foundation.pool import Sample, ScenePool
 from pipelines.foundation.schedule import Training
 from ppt.backbones.sam import build_embedded_sam
-from ppt.backbones.sam_encoder import CELL
+from ppt.backbones.sam_encoder import CELL, PIXEL_MEAN, PIXEL_STD
 
 CONFIG: dict[str, Any] = {
     "image_encoder": {
@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
         "transformer": {"depth": 2, "mlp_dim": 512, "num_heads": 8},
     },
     "pixel_mean": list(PIXEL_MEAN),
-    "pixel_std": [58.395, 57.12, 57.375],
+    "pixel_std": list(PIXEL_STD),
 }  # fmt: skip
 BATCH = 8
 PLACE_HEADS = "place_heads"  # of the training alone

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 CELL = 8
 """Pixels along a side of one feature."""
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""What the embedded SAM normalises images with, as SAM does: ImageNet's, of pixels in [0, 255]."""
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -49,7 +51,7 @@ class ImageNetFeatures(nn.Module):
         self.blocks[5] = self.blocks[5][:3]
         self.requires_grad_(False).train(False)
         # What comes in is normalised as SAM does; this network learned on (pixel - 127) / 128.
-        mean, deviation = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+        mean, deviation = torch.tensor(PIXEL_MEAN), torch.tensor(PIXEL_STD)
         self.register_buffer("scale", (deviation / 128)[:, None, None], persistent=False)
         self.register_buffer("shift", ((mean - 127) / 128)[:, None, None], persistent=False)
 
