@@ -50,7 +50,7 @@ def sam(
     ] = 2,
     threads: Annotated[int, typer.Option(help="Threads of each.")] = 1,
 ) -> None:
-    """Train the small SAM on clicks in scenes of two thirds of the cut-outs."""
+    """Train the small SAM on clicks in scenes of two thirds of the cut-outs and of drawings."""
     batch = sam_training.BATCH // processes
     train = functools.partial(
         sam_training.train,
@@ -60,9 +60,16 @@ def sam(
 
 
 @app.command()
-def pack(folder: Folder = Path("outputs/foundation"), to: Path = SHIPPED) -> None:
+def pack(
+    folder: Folder = Path("outputs/foundation"),
+    to: Path = SHIPPED,
+    also: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Another sam.pt: SAM is the mean of both."),
+    ] = None,
+) -> None:
     """Write the averaged weights as fp16 safetensors with their configs and sha256: the embedded default."""
-    pack_weights(folder, to)
+    pack_weights(folder, to, also)
 
 
 @app.command(name="data")

@@ -1,12 +1,14 @@
-"""What the embedded SAM is trained on: composed scenes of cut-outs, their masks, and clicks."""
+"""What the embedded SAM is trained on: composed scenes of cut-outs and drawings, their masks, and clicks."""
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from pipelines.foundation.drawings import find_drawings, sample_drawing
 from pipelines.foundation.pool import Sample
 from ppt.backbones.sam_encoder import CELL, PIXEL_MEAN
 from ppt.scenes.compose import Scene
@@ -16,11 +18,17 @@ from ppt.seeding import generator
 
 SCENE = 256  # pixels along the longest side of a scene as composed
 OBJECTS = 4
+DRAWN = 0.4  # of the things in a scene; the rest are photographed
 
 
 @functools.cache
 def _cutouts() -> list[Cutout]:
     return [c for c in load_cutouts() if not c.unseen_by_sam]
+
+
+@functools.cache
+def _drawings() -> list[Path]:
+    return find_drawings()
 
 
 def make_sample(seed: int, side: int) -> Sample:
@@ -34,6 +42,7 @@ def make_sample(seed: int, side: int) -> Sample:
     if rng.random() < 0.3:
         height, width = rng.permutation([SCENE, int(SCENE * rng.uniform(0.55, 1))]).tolist()
     some = [_cutouts()[i] for i in rng.choice(len(_cutouts()), 8, replace=False)]
+    some = [sample_drawing(rng, _drawings(), c.rgba) if rng.random() < DRAWN else c for c in some]
     some = [varied(rng, cutout) if rng.random() < 0.7 else cutout for cutout in some]
     scene = sample_scene(rng, some, height, width, int(rng.integers(2, 7)), twins=rng.random() < 0.4)
     scene = _padded(scene)

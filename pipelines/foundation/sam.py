@@ -1,8 +1,9 @@
 """The embedded SAM: segment_anything's `Sam` with a small encoder, class-agnostic masks from clicks.
 
-Trained on scenes of two thirds of the cut-outs; the third with `unseen_by_sam` judges it. The single-mask
-output and the best of the three multimask outputs learn the mask (focal + dice, as in Kirillov et al. 2023,
-section A, and cross-entropy along the border); the IoU head learns their quality, and to choose among them.
+Trained on scenes of two thirds of the cut-outs, and of drawings; the third with `unseen_by_sam` judges it.
+The single-mask output and the best of the three multimask outputs learn the mask (focal + dice, as in
+Kirillov et al. 2023, section A, and cross-entropy along the border); the IoU head learns their quality, and
+to choose among them.
 """
 
 import functools
@@ -24,7 +25,7 @@ from ppt.backbones.sam_encoder import CELL, PIXEL_MEAN, PIXEL_STD
 
 CONFIG: dict[str, Any] = {
     "image_encoder": {
-        "img_size": 384, "widths": [32, 64, 128, 192], "out_chans": 128,
+        "img_size": 448, "widths": [32, 64, 128, 192], "out_chans": 128,
     },
     "prompt_encoder": {"mask_in_chans": 16},
     "mask_decoder": {
@@ -216,7 +217,7 @@ def train(
     rng = np.random.default_rng((training.steps, rank))
     make = functools.partial(make_sample, side=side)
     first_seed = 1_000_000 + 200_000 * (2 * training.steps + rank)
-    pool = ScenePool(make, first_seed, capacity=7000, reuse=4)
+    pool = ScenePool(make, first_seed, capacity=2500, reuse=4)
     shown: list[list[float]] = []
     while training.progress < 1:
         samples = pool.draw(rng, batch)

@@ -125,7 +125,10 @@ def noun_phrase(caption: str) -> str:
     return re.sub(r"^(very small|old|large|male|little|lit|modern|old-fashioned)\s+", "", clause).strip()
 
 
-def _opaque_crop(path: Path) -> np.ndarray | None:
+def opaque_crop(path: Path) -> UInt8[np.ndarray, "h w 4"] | None:
+    """The opaque part of a picture, RGBA, at most 320 pixels a side; None where it is less than SMALLEST_SIDE
+    long or has no alpha.
+    """
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None or raw.ndim != 3 or raw.shape[2] != 4:
         return None
@@ -156,7 +159,7 @@ def _read(folder: Path) -> Iterator[Cutout]:
         caption = path.with_suffix(".txt")
         if LEFT_OUT.search(key) or not caption.exists():
             continue
-        rgba = _opaque_crop(path)
+        rgba = opaque_crop(path)
         if rgba is None:
             continue
         first_line = caption.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]

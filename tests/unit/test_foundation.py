@@ -9,12 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from segment_anything.modeling import Sam
 from torch import nn
 
-from pipelines.foundation import clicks, judge
+from pipelines.foundation import clicks, drawings, judge
 from pipelines.foundation import sam as training
+from pipelines.foundation.pack import pack
 from pipelines.foundation.schedule import Training, side_by_side
 from ppt.backbones.sam import build_embedded_sam
 from ppt.scenes.compose import Instance, Scene
@@ -46,6 +47,41 @@ def test_positive_clicks_lie_inside_and_negative_ones_outside():
         assert (xy[labels == -1] == 0).all()
         counts.add((int((labels == 1).sum()), int((labels == 0).sum())))
     assert counts == {(p, n) for p in (1, 2, 3) for n in (0, 1, 2, 3)}
+
+
+def write_drawing(path: Path, *discs: int, alpha: bool = True) -> None:
+    """A white picture with gray discs about these columns, which alone are opaque."""
+    rgba = np.full((60, 200, 4), 255, np.uint8)
+    rgba[..., 3] = 0
+    for x in discs:
+        cv2.circle(rgba, (x, 30), 25, (90, 90, 90, 255), -1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), rgba if alpha else rgba[..., :3])
+
+
+def test_drawings_are_of_one_thing_and_never_signs(tmp_path: Path):
+    write_drawing(tmp_path / "food/disc.png", 40)
+    write_drawing(tmp_path / "food/two.png", 40, 120)
+    write_drawing(tmp_path / "food/opaque.png", 40, alpha=False)
+    write_drawing(tmp_path / "transportation/roadsigns/disc.png", 40)
+    write_drawing(tmp_path / "logos/disc.png", 40)
+    paths = drawings.find_drawings(tmp_path)
+    assert [p.name for p in paths] == ["disc.png", "opaque.png", "two.png"]
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 256, (20, 30, 4), np.uint8)
+    drawn = [drawings.sample_drawing(rng, paths, texture) for _ in range(40)]
+    assert {c.name for c in drawn} == {"disc"}
+    assert not any(c.unseen_by_sam for c in drawn)
+    assert {c.rgba.shape for c in drawn} == {(51, 51, 4)}
+    opaque = drawn[0].rgba[..., 3] > 127
+    plain = [bool((c.rgba[opaque][:, :3] == 90).all()) for c in drawn]
+    assert 8 < sum(plain) < 32, "half of them carry the texture's light and shade"
+    assert all((c.rgba[..., 3] == drawn[0].rgba[..., 3]).all() for c in drawn)
+
+
+def test_missing_drawings_name_the_package(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="openclipart-png"):
+        drawings.find_drawings(tmp_path)
 
 
 def test_a_varied_cutout_is_another_of_its_kind():
@@ -279,3 +315,26 @@ def test_packed_weights_are_a_start_too(tmp_path):
     training.start_from(other, tmp_path / "sam.safetensors")
     for name, value in model.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], value + 1)
+
+
+def test_packing_two_trainings_gives_sams_mean_and_leaves_clip_alone(tmp_path):
+    def save(folder: str, value: float) -> Path:
+        (tmp_path / folder).mkdir()
+        sam = {
+            "weight": torch.full((2, 2), value),
+            "count": torch.tensor(7),
+            "place_heads.weight": torch.ones(1),
+        }
+        torch.save({"average": sam}, tmp_path / folder / "sam.pt")
+        torch.save({"average": {"weight": torch.full((3,), value)}}, tmp_path / folder / "clip.pt")
+        return tmp_path / folder
+
+    last, first = save("last", 3.0), save("first", 1.0)
+    pack(last, tmp_path / "packed", first / "sam.pt")
+    sam = load_file(tmp_path / "packed" / "sam.safetensors")
+    assert set(sam) == {"weight", "count"}
+    assert (sam["weight"] == 2).all()
+    assert sam["count"] == 7
+    assert (load_file(tmp_path / "packed" / "clip.safetensors")["weight"] == 3).all()
+    pack(last, tmp_path / "alone")
+    assert (load_file(tmp_path / "alone" / "sam.safetensors")["weight"] == 3).all()
