@@ -14,6 +14,6 @@ with `pip install -e ".[foundation]"`.
 The committed SAM was trained in steps (`--start`, `--side`): prompt encoder and mask decoder began with a
 plain ViT as the encoder, the encoder's convolutions with ViT blocks at their deepest level (both in the
 history), ImageNet's features joined them at 256 pixels a side, then came an hour and a half at 320 and 384,
-and with the drawings an hour at 384, an hour at 448, and 17 minutes more. It is the mean of the last two
-(`pack --also`).
+and with the drawings an hour at 384, an hour at 448, and 17 minutes more. It is the mean of the weights
+before and after those 17 minutes (`pack --also`).
 """
