@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import stage
-from ppt.backbones.clip import Clip, load_clip
+from ppt.backbones.clip import Clip, Reading, load_clip
 from ppt.config import Config
 from ppt.manifest import Manifest
 from ppt.records import images
@@ -68,9 +68,9 @@ def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
 
 
 def _load(config: Config) -> Clip:
-    return load_clip(
-        config.clip.model, config.clip.weights, config.device, config.clip.size, config.clip.max_long
-    )
+    clip, how = config.clip, config.relevance
+    reading = Reading(how.method, how.scales, how.mirror)
+    return load_clip(clip.model, clip.weights, config.device, clip.size, clip.max_long, reading)
 
 
 def shard_of_maps(context: Context, shard: Shard) -> None:

@@ -49,7 +49,9 @@ class ClipConfig(Section):
 
 
 class RelevanceConfig(Section):
-    method: Literal["value"] = "value"
+    method: Literal["value", "surgery", "gem"] = "value"
+    scales: Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)] = (1.0,)
+    mirror: bool = False  # read the mirror image too
     redundancy: Literal["none", "empty_text", "other_texts"] = "empty_text"
 
 

@@ -8,7 +8,7 @@ In use:
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,23 @@ _OWN = checkpoints.Checkpoint("embedded clip", "clip.safetensors", "name an exis
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the image tower is read: the dense path, at which multiples of the size, mirrored too or not."""
+
+    method: clip_dense.DenseMethod = "value"
+    scales: tuple[float, ...] = (1.0,)
+    mirror: bool = False
+
+    def views(self) -> list[tuple[float, bool]]:
+        """(scale, mirrored) of every reading of one image."""
+        return [
+            (scale, mirror)
+            for scale in self.scales
+            for mirror in ((False, True) if self.mirror else (False,))
+        ]
+
+
 class Clip:
     """A frozen CLIP; made by `load_clip`. Implements `TextImageModel`.
 
@@ -47,10 +64,18 @@ class Clip:
     """
 
     def __init__(
-        self, model: Any, preprocess: PreprocessCfg, size: int, max_long: int, sha256: str, recipe: Mapping
+        self,
+        model: Any,
+        preprocess: PreprocessCfg,
+        size: int,
+        max_long: int,
+        sha256: str,
+        recipe: Mapping,
+        reading: Reading | None = None,
     ):
         self.size = size
         self.max_long = max_long
+        self._reading = reading or Reading()
         self.weights_sha256 = sha256
         self.fingerprint = fingerprint(
             "clip",
@@ -58,7 +83,7 @@ class Clip:
             sha256,
             asdict(preprocess),
             {"size": size, "max_long": max_long},
-            clip_dense.DENSE_PATH,
+            asdict(self._reading),
         )
         self.stride = grid_stride(model.visual)
         self.dimension = int(model.visual.output_dim)
@@ -76,19 +101,33 @@ class Clip:
         """Dense features of a whole RGB image: (gh, gw, d) float32, each vector of L2 norm 1.
 
         The image keeps its aspect ratio as far as whole grid cells allow; cell (i, j) covers the pixels
-        [j * w / gw, (j + 1) * w / gw) by [i * h / gh, (i + 1) * h / gh).
+        [j * w / gw, (j + 1) * w / gw) by [i * h / gh, (i + 1) * h / gh). With several scales or the mirror
+        image, unit vectors are averaged on the grid of the first scale.
         """
         image = checked_rgb(image)
+        views = [self._values(image, scale, mirror) for scale, mirror in self._reading.views()]
+        grid = views[0].shape[1:]
+        fitted = [v if v.shape[1:] == grid else _resampled(v, grid) for v in views]
+        mean = torch.nn.functional.normalize(torch.stack(fitted).mean(0), dim=0)
+        return DenseFeatures(np.ascontiguousarray(mean.permute(1, 2, 0).cpu().numpy()), *image.shape[:2])
+
+    def _values(
+        self, image: UInt8[np.ndarray, "h w 3"], scale: float, mirror: bool
+    ) -> Float[Tensor, "d gh gw"]:
+        """Unit vectors of the image at `scale` times the size, in the image's own left and right."""
         height, width = image.shape[:2]
-        new_h, new_w = short_side_size(height, width, self.size, self.stride, self.max_long)
+        size, cap = max(self.stride, round(self.size * scale)), max(self.stride, round(self.max_long * scale))
+        new_h, new_w = short_side_size(height, width, size, self.stride, cap)
         modes = {"bilinear": Image.Resampling.BILINEAR}
         resized = Image.fromarray(image).resize(
             (new_w, new_h), modes.get(self._preprocess.interpolation, Image.Resampling.BICUBIC)
         )
         mean, std = torch.tensor([self._preprocess.mean, self._preprocess.std]).view(2, 3, 1, 1)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div(255).sub(mean).div(std)
-        values = dense_values(self._model.visual, pixels[None].to(self._device))
-        return DenseFeatures(torch.nn.functional.normalize(values, dim=-1).cpu().numpy(), height, width)
+        pixels = pixels.flip(-1) if mirror else pixels
+        values = dense_values(self._model.visual, pixels[None].to(self._device), self._reading.method)
+        values = torch.nn.functional.normalize(values, dim=-1).permute(2, 0, 1)
+        return values.flip(-1) if mirror else values
 
     @torch.inference_mode()
     def encode_image_global(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " d"]:
@@ -117,7 +156,12 @@ class Clip:
 
 
 def load_clip(
-    model: str, weights: str | Path | None, device: str, size: int | None = None, max_long: int | None = None
+    model: str,
+    weights: str | Path | None,
+    device: str,
+    size: int | None = None,
+    max_long: int | None = None,
+    reading: Reading | None = None,
 ) -> Clip:
     """A frozen CLIP from local weights; nothing is downloaded and nothing is ever left random.
 
@@ -128,6 +172,7 @@ def load_clip(
     A file named `<model>.<tag>.*` takes activation and colour statistics from the tag, any other file from
     the architecture's name. device: "auto", "cpu", "cuda" or "cuda:N". size: short side in pixels for dense
     features, None for the model's own. max_long: cap of the long side in pixels, None for four times `size`.
+    reading: how the image tower is read, None for the value path once.
 
     Raises WeightsError (missing, altered or unfitting file; unsupported architecture) and ValueError (sizes).
     """
@@ -159,7 +204,7 @@ def load_clip(
         raise ValueError(
             f"clip: need stride {stride} <= size <= max_long, got size {short} and max_long {long}"
         )
-    return Clip(network, preprocess, short, long, sha256, recipe)
+    return Clip(network, preprocess, short, long, sha256, recipe, reading)
 
 
 def build_embedded_clip(config: Mapping[str, Any]) -> open_clip.CLIP:
@@ -267,7 +312,14 @@ def grid_stride(visual: Any) -> int:
     raise WeightsError(f"image tower {type(visual).__name__} has no dense path: use a plain ViT or ResNet")
 
 
-def dense_values(visual: Any, pixels: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "gh gw d"]:
-    """Value-path features of normalised pixels, h and w multiples of the stride; not length-normalised."""
-    values = clip_dense.resnet_values if isinstance(visual, ModifiedResNet) else clip_dense.vit_values
-    return values(visual, pixels)
+def dense_values(
+    visual: Any, pixels: Float[Tensor, "1 3 h w"], method: clip_dense.DenseMethod = "value"
+) -> Float[Tensor, "gh gw d"]:
+    """Dense features of normalised pixels, h and w multiples of the stride; not length-normalised."""
+    read = clip_dense.resnet_dense if isinstance(visual, ModifiedResNet) else clip_dense.vit_dense
+    return read(visual, pixels, method)
+
+
+def _resampled(values: Float[Tensor, "d h w"], grid: tuple[int, int]) -> Float[Tensor, "d gh gw"]:
+    """Another scale's features on the first one's grid."""
+    return torch.nn.functional.interpolate(values[None], grid, mode="bilinear", antialias=True)[0]

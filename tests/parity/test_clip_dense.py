@@ -43,7 +43,7 @@ def close(actual, expected):
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_vit_with_its_full_last_block_is_encode_image(quick_gelu):
     net, image = build(VIT, quick_gelu=quick_gelu), pixels(64, 64)
-    tokens, grid = clip_dense.tokens_before_last_block(net.visual, image)
+    tokens, grid = clip_dense.tokens_before_last_blocks(net.visual, image, 1)
     assert grid == (4, 4)
     last = net.visual.transformer.resblocks[-1](tokens)
     close(net.visual.ln_post(last)[:, 0] @ net.visual.proj, net.encode_image(image))
@@ -53,7 +53,7 @@ def test_vit_with_its_full_last_block_is_encode_image(quick_gelu):
 def test_vit_values_are_attention_that_sees_only_itself(layer_scale):
     net, image = build({**VIT, "ls_init_value": layer_scale}), pixels(48, 80)
     block = net.visual.transformer.resblocks[-1]
-    tokens, grid = clip_dense.tokens_before_last_block(net.visual, image)
+    tokens, grid = clip_dense.tokens_before_last_blocks(net.visual, image, 1)
     attended = block.ls_1(block.attention(block.ln_1(tokens), attn_mask=only_oneself(tokens.shape[1])))
     expected = (net.visual.ln_post(attended) @ net.visual.proj)[0, 1:]
     assert grid == (3, 5)
@@ -68,7 +68,7 @@ def test_vit_on_another_grid_is_open_clips_model_resized():
     resize_pos_embed(state, resized)
     resized.load_state_dict(state)
     close(dense_values(net.visual, image), dense_values(resized.visual, image))
-    tokens, _ = clip_dense.tokens_before_last_block(net.visual, image)
+    tokens, _ = clip_dense.tokens_before_last_blocks(net.visual, image, 1)
     last = net.visual.transformer.resblocks[-1](tokens)
     close(net.visual.ln_post(last)[:, 0] @ net.visual.proj, resized.encode_image(image))
 
@@ -145,3 +145,95 @@ def test_preprocessing_is_open_clips_where_the_size_already_fits():
         dense_values(net.visual, transform(Image.fromarray(image))[None]), dim=-1
     ).numpy()
     np.testing.assert_allclose(clip.encode_image(image).values, expected, atol=2e-6)
+
+
+def like_to_like(block, tokens, *, repeat):
+    """The output of torch's own MultiheadAttention whose q, k and v weights are all one of the block's."""
+    own = block.attn
+    d = own.embed_dim
+    twin = torch.nn.MultiheadAttention(d, own.num_heads, batch_first=True)
+    rows = slice(repeat * d, (repeat + 1) * d)
+    twin.in_proj_weight.data = own.in_proj_weight[rows].repeat(3, 1)
+    twin.in_proj_bias.data = own.in_proj_bias[rows].repeat(3)
+    twin.out_proj.load_state_dict(own.out_proj.state_dict())
+    return twin(*[block.ln_1(tokens)] * 3, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("layers", [2, 8])
+def test_vit_surgery_is_value_to_value_attention_beside_the_last_six_blocks(layers):
+    net, image = build({**VIT, "layers": layers}), pixels(48, 80)
+    count = min(6, layers)
+    tokens, grid = clip_dense.tokens_before_last_blocks(net.visual, image, count)
+    beside = tokens
+    for block in net.visual.transformer.resblocks[-count:]:
+        beside = beside + like_to_like(block, tokens, repeat=2)
+        tokens = block(tokens)
+    expected = (net.visual.ln_post(beside) @ net.visual.proj)[0, 1:].unflatten(0, grid)
+    torch.testing.assert_close(dense_values(net.visual, image, "surgery"), expected, rtol=1e-5, atol=1e-5)
+
+
+def gem_by_hand(tokens, weights, biases, heads):
+    """Section 3 of GEM with one head and one token at a time."""
+    q, k, v = (tokens @ w.T + b for w, b in zip(weights, biases, strict=True))
+    width = q.shape[1] // heads
+    scale = np.linalg.norm(tokens, axis=1).mean() / width**0.5
+    out = np.zeros_like(v)
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        for like in (q, k, v):
+            unit = like[:, part] / np.linalg.norm(like[:, part], axis=1, keepdims=True)
+            for values in (unit, v[:, part]):
+                found = np.zeros_like(values)
+                for i in range(len(unit)):
+                    weight = np.exp(scale * unit @ unit[i])
+                    found[i] = weight @ values / weight.sum()
+                unit = found / np.linalg.norm(found, axis=1, keepdims=True) if values is unit else unit
+            out[:, part] += found / 3
+    return out
+
+
+def test_vit_gem_by_hand():
+    net, image = build({**VIT, "layers": 1}), pixels(48, 64)
+    visual, block = net.visual, net.visual.transformer.resblocks[0]
+    tokens, grid = clip_dense.tokens_before_last_blocks(visual, image, 1)
+    weights = block.attn.in_proj_weight.chunk(3)
+    biases = block.attn.in_proj_bias.chunk(3)
+    normed = block.ln_1(tokens)[0].double().numpy()
+    found = gem_by_hand(
+        normed,
+        [w.double().numpy() for w in weights],
+        [b.double().numpy() for b in biases],
+        block.attn.num_heads,
+    )
+    beside = tokens + block.attn.out_proj(torch.from_numpy(found).float())
+    expected = (visual.ln_post(beside) @ visual.proj)[0, 1:].unflatten(0, grid)
+    torch.testing.assert_close(dense_values(visual, image, "gem"), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_resnet_gem_by_hand():
+    net, image = build(RESNET), pixels(64, 96)
+    pool, cells = net.visual.attnpool, clip_dense.resnet_cells(net.visual, image)
+    tokens = cells[0].flatten(1).T.double().numpy()
+    layers = (pool.q_proj, pool.k_proj, pool.v_proj)
+    found = gem_by_hand(
+        tokens,
+        [x.weight.double().numpy() for x in layers],
+        [x.bias.double().numpy() for x in layers],
+        pool.num_heads,
+    )
+    expected = pool.c_proj(torch.from_numpy(found).float()).unflatten(0, (4, 6))
+    torch.testing.assert_close(dense_values(net.visual, image, "gem"), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["surgery", "gem"])
+def test_where_all_places_are_alike_a_resnet_reads_their_values(method):
+    net = build(RESNET)
+    net.visual.layer4 = torch.nn.Sequential(net.visual.layer4[0])
+    image = torch.zeros(1, 3, 64, 96)
+    net.visual.stem = lambda x: torch.ones(1, 8, x.shape[2] // 4, x.shape[3] // 4)  # no borders
+    for block in (net.visual.layer1, net.visual.layer2, net.visual.layer3, net.visual.layer4):
+        for module in block.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+                module.weight.data[..., [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    values = dense_values(net.visual, image, "value")
+    torch.testing.assert_close(dense_values(net.visual, image, method), values, rtol=1e-4, atol=1e-5)

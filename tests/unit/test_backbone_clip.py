@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from ppt.backbones import clip as door
 from ppt.backbones import weights
-from ppt.backbones.clip import build_embedded_clip, load_clip
+from ppt.backbones.clip import Reading, build_embedded_clip, load_clip
 from ppt.backbones.image import checked_rgb
 from ppt.backbones.weights import WeightsError
 from ppt.types import DenseFeatures, TextImageModel
@@ -77,6 +77,50 @@ def test_size_and_long_side_are_obeyed(path):
     assert gh >= 1
     gh, gw, _ = clip.encode_image(photo(50, 50)).values.shape
     assert (gh * clip.stride, gw * clip.stride) == (96, 96)
+
+
+def test_the_mirror_images_features_are_averaged_in_place(path):
+    once, twice = (load_clip("embedded", path, "cpu", reading=Reading(mirror=m)) for m in (False, True))
+    image = photo(64, 128)
+    there, back = once.encode_image(image).values, once.encode_image(image[:, ::-1].copy()).values[:, ::-1]
+    both = there + back
+    expected = both / np.linalg.norm(both, axis=-1, keepdims=True)
+    found = twice.encode_image(image).values
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    mirrored = twice.encode_image(image[:, ::-1].copy()).values
+    np.testing.assert_allclose(mirrored[:, ::-1], found, atol=1e-5)
+
+
+def test_scales_are_averaged_on_the_first_ones_grid(path):
+    image = np.full((64, 64, 3), 90, np.uint8)
+    image[:, 32:] = 200
+    first, *_, several = (
+        load_clip("embedded", path, "cpu", reading=Reading(scales=s)).encode_image(image).values
+        for s in ((1.0,), (2.0,), (1.0, 2.0))
+    )
+    assert several.shape == first.shape
+    np.testing.assert_allclose(np.linalg.norm(several, axis=-1), 1, atol=1e-5)
+    assert np.abs(several - first).max() > 1e-3
+    larger = load_clip("embedded", path, "cpu", reading=Reading(scales=(2.0,))).encode_image(image).values
+    assert larger.shape[0] == 2 * first.shape[0]
+
+
+@pytest.mark.parametrize("method", ["value", "surgery", "gem"])
+def test_every_reading_has_its_own_fingerprint_and_gives_finite_features(path, method):
+    clip = load_clip("embedded", path, "cpu", reading=Reading(method))
+    assert np.isfinite(clip.encode_image(photo(50, 70)).values).all()
+    others = {
+        load_clip("embedded", path, "cpu", reading=r).fingerprint
+        for r in (
+            Reading("value"),
+            Reading("surgery"),
+            Reading("gem"),
+            Reading(mirror=True),
+            Reading(scales=(1.0, 1.5)),
+        )
+    }
+    assert len(others) == 5
+    assert clip.fingerprint in others
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1)])
