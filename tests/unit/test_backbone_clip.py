@@ -92,8 +92,7 @@ def test_the_mirror_images_features_are_averaged_in_place(path):
 
 
 def test_scales_are_averaged_on_the_first_ones_grid(path):
-    image = np.full((64, 64, 3), 90, np.uint8)
-    image[:, 32:] = 200
+    image = photo(64, 64)
     first, *_, several = (
         load_clip("embedded", path, "cpu", reading=Reading(scales=s)).encode_image(image).values
         for s in ((1.0,), (2.0,), (1.0, 2.0))
