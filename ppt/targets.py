@@ -1,0 +1,85 @@
+"""A mask -> the points a generator should have named: the teaching of the point generator, without truth.
+
+The masks are pseudo-masks (SAM's, chosen by agreement with CLIP's map), never drawn ones. Where PPT (Dai &
+Yang, CVPR 2024) is silent the design is ours: positives lie well inside and spread, by farthest-point
+sampling weighted with the distance to the border; negatives lie in a ring around the object, and on other
+places that the map finds relevant too, where a generator is tempted to go.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from ppt.geometry import resize_map_to_image
+from ppt.types import PointSet, RelevanceMap
+
+RING = (0.08, 0.3)
+"""Nearest and farthest distance of the ring from the border, in square roots of the object's area."""
+TEMPTING = 0.5
+"""Least relevance, of the min-max normalised map, of a place worth a negative."""
+
+
+def target_points(
+    mask: Bool[np.ndarray, "h w"], relevance: RelevanceMap, positives: int, negatives: int
+) -> PointSet:
+    """Up to `positives` points inside `mask` and `negatives` outside, in that order, in original pixels.
+
+    Negatives are taken in turn from the tempting places and from the ring while either has any. An empty mask
+    has no points; a mask that fills the image has no negatives.
+    """
+    if not mask.any():
+        return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, ("empty_mask",))
+    inside = inner_points(mask, positives)
+    away = _distance(~mask)
+    reach = np.sqrt(mask.sum())
+    ring = (away >= max(1.0, RING[0] * reach)) & (away <= max(2.0, RING[1] * reach))
+    tempting = _tempting(relevance, away >= max(1.0, RING[0] * reach), negatives)
+    around = _spread(ring.astype(np.float32), negatives)
+    outside: list[tuple[int, int]] = []
+    for turn in range(negatives):
+        for source in (tempting, around):
+            if turn < len(source) and len(outside) < negatives:
+                outside.append(source[turn])
+    xy = np.array([*inside, *outside], np.float32).reshape(-1, 2)
+    labels = np.repeat([1, 0], [len(inside), len(outside)]).astype(np.int8)
+    return PointSet(xy, labels, 1.0, ("target",))
+
+
+def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
+    """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep."""
+    return _spread(_distance(mask), count)
+
+
+def _distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Distance of every pixel of `mask` to the nearest one outside it; beyond the image counts as outside."""
+    return cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
+def _spread(depth: Float32[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
+    """Farthest-point sampling of pixels with depth > 0: distance to those chosen, times the root of depth."""
+    weight = np.sqrt(depth / max(float(depth.max()), 1e-6))
+    rows, columns = np.indices(depth.shape, dtype=np.float32)
+    score, chosen = weight.copy(), []
+    nearest = np.full(depth.shape, np.inf, np.float32)
+    while len(chosen) < count and score.max() > 0:
+        y, x = divmod(int(score.argmax()), depth.shape[1])
+        chosen.append((x, y))
+        nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
+        score = weight * nearest
+    return chosen
+
+
+def _tempting(relevance: RelevanceMap, allowed: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
+    """The most relevant allowed places, a fifth of the longer side apart."""
+    stretched = relevance.normalised()
+    if stretched is None:
+        return []
+    values = resize_map_to_image(stretched.values, relevance.height, relevance.width)
+    values = np.where(allowed, values, 0)
+    rows, columns = np.indices(values.shape, dtype=np.float32)
+    apart, chosen = max(values.shape) / 5, []
+    while len(chosen) < count and values.max() >= TEMPTING:
+        y, x = divmod(int(values.argmax()), values.shape[1])
+        chosen.append((x, y))
+        values = np.where(np.hypot(columns - x, rows - y) < apart, 0, values)
+    return chosen
