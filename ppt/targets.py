@@ -30,7 +30,7 @@ def target_points(
     if not mask.any():
         return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, ("empty_mask",))
     inside = inner_points(mask, positives)
-    away = _distance(~mask)
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     reach = np.sqrt(mask.sum())
     ring = (away >= max(1.0, RING[0] * reach)) & (away <= max(2.0, RING[1] * reach))
     tempting = _tempting(relevance, away >= max(1.0, RING[0] * reach), negatives)
@@ -47,12 +47,9 @@ def target_points(
 
 def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
     """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep."""
-    return _spread(_distance(mask), count)
-
-
-def _distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Distance of every pixel of `mask` to the nearest one outside it; beyond the image counts as outside."""
-    return cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    # Beyond the image counts as outside.
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return _spread(depth, count)
 
 
 def _spread(depth: Float32[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
