@@ -6,6 +6,8 @@ sampling weighted with the distance to the border; negatives lie in a ring aroun
 places that the map finds relevant too, where a generator is tempted to go.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -34,7 +36,7 @@ def target_points(
     reach = np.sqrt(mask.sum())
     ring = (away >= max(1.0, RING[0] * reach)) & (away <= max(2.0, RING[1] * reach))
     tempting = _tempting(relevance, away >= max(1.0, RING[0] * reach), negatives)
-    around = _spread(ring.astype(np.float32), negatives)
+    around = _spread(ring.astype(np.float32), negatives, tempting)
     outside: list[tuple[int, int]] = []
     for turn in range(negatives):
         for source in (tempting, around):
@@ -52,17 +54,26 @@ def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, i
     return _spread(depth, count)
 
 
-def _spread(depth: Float32[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
-    """Farthest-point sampling of pixels with depth > 0: distance to those chosen, times the root of depth."""
+def _spread(
+    depth: Float32[np.ndarray, "h w"], count: int, taken: Sequence[tuple[int, int]] = ()
+) -> list[tuple[int, int]]:
+    """Farthest-point sampling of pixels with depth > 0: distance to those chosen, times the root of depth.
+
+    `taken` are points to keep away from as well.
+    """
     weight = np.sqrt(depth / max(float(depth.max()), 1e-6))
     rows, columns = np.indices(depth.shape, dtype=np.float32)
-    score, chosen = weight.copy(), []
     nearest = np.full(depth.shape, np.inf, np.float32)
-    while len(chosen) < count and score.max() > 0:
+    for x, y in taken:
+        nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
+    chosen: list[tuple[int, int]] = []
+    while len(chosen) < count:
+        score = weight * np.minimum(nearest, max(depth.shape))
+        if score.max() <= 0:
+            break
         y, x = divmod(int(score.argmax()), depth.shape[1])
         chosen.append((x, y))
         nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
-        score = weight * nearest
     return chosen
 
 
