@@ -109,7 +109,7 @@ class PointGenerator(nn.Module):
     def _found(
         self, sets: Tensor, xy: Tensor, classes: Tensor, looks: Tensor, relevance: Tensor
     ) -> Float[Tensor, "b s w"]:
-        """What each set found: its positive points' mean place, spread and relevance, beside the set itself."""
+        """What each set found: where its positive points are, how spread and how relevant."""
         share = classes.softmax(-1)[..., POSITIVE]
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-6)
         middle = (share[..., None] * xy).sum(2)
