@@ -1,0 +1,131 @@
+"""From object-centric images, through mosaics of them, to referring pairs: what a batch is made of, and which
+pairs are let in.
+
+A schedule one can read: a source opens at a moment of the training, given in [0, 1], and its share of every
+batch then grows over RAMP to its weight against those already open. Referring pairs are admitted from the
+most confident down; no threshold decides, and no truth. The order is PPT's (Dai & Yang, CVPR 2024), the
+pacing ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Source = Literal["object_centric", "mosaic", "referring"]
+Order = Literal["curriculum", "together", "reversed"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+RAMP = 0.1
+"""Share of the training over which a source that has opened grows to its weight."""
+PARAPHRASE = 0.9
+"""Cosine of CLIP's text embeddings from which two sentences of one image are taken to say the same."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A source, the moment in [0, 1] at which it opens, and its weight against the others' once it has."""
+
+    source: Source
+    at: float
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at < 1:
+            raise ValueError(f"curriculum: {self.source} opens at {self.at}, not in [0, 1)")
+        if self.weight <= 0:
+            raise ValueError(f"curriculum: the weight of {self.source} must be positive, got {self.weight}")
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The sources with their openings, and how many referring pairs are admitted.
+
+    first, last: the share of the referring pairs admitted when they open, and at the end of the training.
+    """
+
+    openings: tuple[Opening, ...]
+    first: float = 0.3
+    last: float = 0.8
+
+    def __post_init__(self) -> None:
+        named = [opening.source for opening in self.openings]
+        if not named or len(set(named)) < len(named):
+            raise ValueError(f"curriculum: every source once, at least one, got {named}")
+        if min(opening.at for opening in self.openings) > 0:
+            raise ValueError("curriculum: no source is open at the start")
+        if not 0 <= self.first <= self.last <= 1:
+            raise ValueError(f"curriculum: 0 <= first <= last <= 1, got {self.first}, {self.last}")
+
+    def shares(self, progress: float) -> dict[Source, float]:
+        """The share of a batch that comes from each source at `progress` in [0, 1]; they sum to 1."""
+        grown = {o.source: o.weight * self._grown(o, progress) for o in self.openings}
+        total = sum(grown.values())
+        return {source: weight / total for source, weight in grown.items()}
+
+    @staticmethod
+    def _grown(opening: Opening, progress: float) -> float:
+        if opening.at == 0:
+            return 1.0  # open from the start, and whole
+        return min(1.0, max(0.0, (progress - opening.at) / RAMP))
+
+    def admitted(self, progress: float, confidence: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """The referring pairs let in at `progress`: the most confident, ties to the earlier one.
+
+        A confidence of 0 (no mask was found, or it was taken back) is never let in.
+        """
+        opening = next((o for o in self.openings if o.source == "referring"), None)
+        chosen = np.zeros(len(confidence), bool)
+        if opening is None or progress < opening.at:
+            return chosen
+        through = (progress - opening.at) / (1 - opening.at)
+        count = int((self.first + (self.last - self.first) * through) * len(confidence))
+        chosen[np.argsort(-confidence, kind="stable")[:count]] = True
+        return chosen & (confidence > 0)
+
+
+def ordered(order: Order, sources: Sequence[Source], weights: Sequence[float]) -> Curriculum:
+    """The curriculum over `sources`, easiest first: one after the other, all together, or hardest first."""
+    if order == "together":
+        moments = [0.0] * len(sources)
+    else:
+        moments = [0.6 * i / len(sources) for i in range(len(sources))]
+    if order == "reversed":
+        moments.reverse()
+    return Curriculum(tuple(Opening(*o) for o in zip(sources, moments, weights, strict=True)))
+
+
+def confidence(
+    predicted_iou: Float[np.ndarray, " n"],
+    stability: Float[np.ndarray, " n"],
+    agreement: Float[np.ndarray, " n"],
+    steadiness: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """How far the mask of each pair is to be believed, in [0, 1]: the geometric mean of its witnesses.
+
+    predicted_iou, stability: SAM's of the chosen mask. agreement: with the relevance map, in [-1, 1].
+    steadiness: IoU with the mask found in the mirrored image. What is not a number counts as 0.
+    """
+    witnesses = np.stack([predicted_iou, stability, agreement, steadiness]).astype(np.float64)
+    return np.clip(np.nan_to_num(witnesses, nan=0.0), 0, 1).prod(0) ** 0.25
+
+
+def taken_back(
+    overlap: Float[np.ndarray, "n n"],
+    likeness: Float[np.ndarray, "n n"],
+    confidence: Float[np.ndarray, " n"],
+    conflict: float,
+) -> Bool[np.ndarray, " n"]:
+    """Sentences of one image whose mask another sentence has the better claim to.
+
+    overlap: IoU of their masks. likeness: cosines of their sentences. Two sentences that are no paraphrases
+    of each other should not have one mask: the less confident loses its own, ties go to the earlier.
+    """
+    lost = np.zeros(len(confidence), bool)
+    order = np.argsort(-confidence, kind="stable")
+    for place, i in enumerate(order):
+        for j in order[:place]:
+            rivals = overlap[i, j] >= conflict and likeness[i, j] < PARAPHRASE
+            lost[i] |= bool(rivals and not lost[j])
+    return lost
