@@ -19,7 +19,7 @@ def test_shares_sum_to_one(progress, order):
 
 def test_sources_open_one_after_the_other():
     assert THREE.shares(0.0) == {"object_centric": 1, "mosaic": 0, "referring": 0}
-    assert THREE.shares(0.2)["mosaic"] == 0
+    assert THREE.shares(0.19)["mosaic"] == 0
     half = THREE.shares(0.2 + RAMP / 2)
     assert half["mosaic"] == pytest.approx(1 / 2)
     assert THREE.shares(1.0) == pytest.approx({"object_centric": 0.2, "mosaic": 0.4, "referring": 0.4})
