@@ -1,0 +1,132 @@
+"""The training loop: steps that resume to the exact bit, a rate that rises and falls, averaged weights.
+
+    train(model, losses_of, plan, checkpoints, log)
+
+`losses_of(step)` draws the batch of a step and returns its losses by name. It must depend on nothing but the
+step and the model, so that a training that was killed goes on as if nothing had happened.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppt.checkpoint import Checkpoints, State
+from ppt.durable import json_lines, parsed_lines, write_atomic
+
+
+class DivergenceError(RuntimeError):
+    """Losses that stay without a number; its text says since when, and what is kept."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: `steps` of AdamW at up to `rate`.
+
+    warmup: the share of the steps over which the rate rises, before it falls to 0 along a cosine. clip: the
+    largest norm of the gradient. average: of the running mean of the weights, the share that stays at each
+    step. patience: steps in a row without a finite loss before giving up.
+    """
+
+    steps: int
+    rate: float
+    warmup: float = 0.05
+    decay: float = 0.05
+    clip: float = 1.0
+    average: float = 0.99
+    save_every: int = 200
+    patience: int = 20
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step number `step`, counted from 0."""
+        progress = (step + 1) / self.steps
+        if progress < self.warmup:
+            return self.rate * progress / self.warmup
+        through = (progress - self.warmup) / max(1e-9, 1 - self.warmup)
+        return self.rate * (0.5 + 0.5 * math.cos(math.pi * through))
+
+
+def train(
+    model: nn.Module,
+    losses_of: Callable[[int], Mapping[str, Tensor]],
+    plan: Plan,
+    checkpoints: Checkpoints,
+    log: Path,
+    after_step: Callable[[int, dict[str, float]], object] | None = None,
+) -> dict[str, Tensor]:
+    """Train `model` in place and return the averaged weights of its state.
+
+    The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
+    DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step, and on
+    resuming loses those after the checkpoint.
+    """
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": plan.decay}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=plan.rate)
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    start, bad = 0, 0
+    found = checkpoints.load()
+    if found is not None:
+        start, state = found
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, bad = state["average"], state["bad"]
+    rows = _kept(log, start)
+    for step in range(start, plan.steps):
+        losses = losses_of(step)
+        loss = torch.stack(list(losses.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        good = bool(torch.isfinite(loss))
+        if good:
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_([*decayed, *others], plan.clip)
+            good = bool(torch.isfinite(norm))
+        if good:
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate_at(step)
+            optimiser.step()
+            _average(average, model, min(plan.average, (step + 1) / (step + 10)))
+        bad = 0 if good else bad + 1
+        if bad > plan.patience:
+            raise DivergenceError(
+                f"{log.parent}: no finite loss since step {step - plan.patience}; the checkpoint before it "
+                "is kept; lower the learning rate and use --fresh"
+            )
+        shown = {name: round(value.item(), 6) for name, value in losses.items()} if good else {"skipped": 1.0}
+        rows.append({"step": step, **shown})
+        if after_step is not None:
+            after_step(step, shown)
+        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+            write_atomic(log, json_lines(rows))
+            if bad == 0:
+                checkpoints.save(step + 1, _state(model, optimiser, average, bad))
+    return average
+
+
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], bad: int) -> State:
+    return {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "average": average,
+        "bad": bad,
+    }
+
+
+@torch.no_grad()
+def _average(average: dict[str, Tensor], model: nn.Module, keep: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            average[name].lerp_(value, 1 - keep)
+        else:
+            average[name].copy_(value)
+
+
+def _kept(log: Path, start: int) -> list[dict[str, Any]]:
+    """The log's lines of the steps before `start`."""
+    rows = list(parsed_lines(log.read_bytes())) if log.exists() else []
+    return [row for row in rows if row["step"] < start]

@@ -1,0 +1,116 @@
+"""The training loop and its checkpoints: resumed, the same bytes; broken, refused."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ppt.checkpoint import CheckpointError, Checkpoints
+from ppt.seeding import torch_generator
+from ppt.training import DivergenceError, Plan, train
+
+PLAN = Plan(steps=12, rate=0.05, save_every=4, patience=2)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 1))
+
+
+def losses_of(model: nn.Module, poisoned: tuple[int, ...] = (), die_at: int = -1):
+    def losses(step: int):
+        if step == die_at:
+            raise KeyboardInterrupt
+        x = torch.randn(16, 3, generator=torch_generator(0, "test", str(step)))
+        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        return {
+            "fit": loss * math.nan if step in poisoned else loss,
+            "small": 1e-3 * model[0].weight.square().sum(),
+        }
+
+    return losses
+
+
+def run(folder, plan: Plan = PLAN, fingerprint: str = "a", **how):
+    folder.mkdir(exist_ok=True)
+    model = network()
+    average = train(
+        model, losses_of(model, **how), plan, Checkpoints(folder, fingerprint), folder / "log.jsonl"
+    )
+    return model.state_dict(), average
+
+
+def equal(one, two) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_rate_rises_and_falls():
+    plan = Plan(steps=100, rate=1.0, warmup=0.1)
+    rates = [plan.rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1, abs=1e-2)
+    assert rates[99] == pytest.approx(0, abs=1e-6)
+    assert rates.index(max(rates)) in (9, 10)
+
+
+def test_it_learns(tmp_path):
+    model = network()
+    before = losses_of(model)(99)["fit"].item()
+    train(
+        model,
+        losses_of(model),
+        Plan(steps=150, rate=0.05),
+        Checkpoints(tmp_path, "a"),
+        tmp_path / "log.jsonl",
+    )
+    assert losses_of(model)(99)["fit"].item() < before / 10
+
+
+@pytest.mark.parametrize("die_at", [0, 3, 4, 7, 11])
+def test_a_training_killed_anywhere_ends_in_the_same_bytes(tmp_path, die_at):
+    whole, averaged = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", die_at=die_at)
+    resumed, averaged_too = run(tmp_path / "killed")
+    assert equal(whole, resumed)
+    assert equal(averaged, averaged_too)
+    logs = [(tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+    assert logs[0].count(b"\n") == PLAN.steps
+
+
+def test_a_complete_training_is_not_run_again(tmp_path):
+    whole, _ = run(tmp_path / "whole")
+    again, _ = run(tmp_path / "whole", die_at=0)
+    assert equal(whole, again)
+
+
+def test_a_loss_without_a_number_changes_nothing_and_is_counted(tmp_path):
+    run(tmp_path / "poisoned", poisoned=(5,))
+    rows = (tmp_path / "poisoned" / "log.jsonl").read_text().splitlines()
+    assert rows[5] == '{"skipped":1.0,"step":5}'
+    assert sum("skipped" in row for row in rows) == 1
+
+
+def test_many_in_a_row_stop_it_at_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(DivergenceError, match=r"since step 5.*--fresh"):
+        run(tmp_path / "lost", poisoned=(5, 6, 7, 8, 9, 10, 11))
+    step, state = Checkpoints(tmp_path / "lost", "a").load()
+    assert step == 4
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(tmp_path):
+    run(tmp_path / "one")
+    with pytest.raises(CheckpointError, match="other settings"):
+        run(tmp_path / "one", fingerprint="b")
+    path = next((tmp_path / "one").glob("step_*.pt"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        run(tmp_path / "one")
+
+
+def test_only_the_last_checkpoint_is_kept(tmp_path):
+    run(tmp_path / "one")
+    assert [p.name for p in (tmp_path / "one").glob("*.pt")] == ["step_00000012.pt"]
