@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from pipelines import stage
-from ppt import points, prompting
+from ppt import prompting
 from ppt.backbones.sam import SamModel, load_sam
 from ppt.config import Config, PointsConfig
 from ppt.manifest import Manifest
+from ppt.points import from_maps
 from ppt.records import images
 from ppt.relevance import contrast
 from ppt.report import preview
@@ -79,11 +80,11 @@ def point_prompts(relevance: RelevanceMap, config: PointsConfig) -> PointSet:
     """The configured way from a map to points."""
     match config.method:
         case "peak":
-            return points.peak_points(relevance)
+            return from_maps.peak_points(relevance)
         case "surgery":
-            return points.surgery_points(relevance, config.surgery_threshold)
+            return from_maps.surgery_points(relevance, config.surgery_threshold)
         case "read":
-            return points.read_points(
+            return from_maps.read_points(
                 relevance, config.read_positive, config.read_negative, config.read_points
             )
 
@@ -115,7 +116,7 @@ def _candidates(
     context: Context, record: Record, sha256: str, prompts: list[PointSet]
 ) -> list[MaskCandidates]:
     """SAM's candidates for every sentence of one image; without a positive point there is nothing to ask."""
-    asked = [prompt if (prompt.labels == 1).any() else points.no_points() for prompt in prompts]
+    asked = [prompt if (prompt.labels == 1).any() else from_maps.no_points() for prompt in prompts]
     if not any(len(prompt.labels) for prompt in asked):
         return [MaskCandidates((), np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(asked)
     pixels = images.load(context.root, record.pair.image, context.policy, sha256).pixels

@@ -61,8 +61,8 @@ def train(
     """Train `model` in place and return the averaged weights of its state.
 
     The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
-    DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step, and on
-    resuming loses those after the checkpoint.
+    DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
+    and on resuming loses those after the checkpoint.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]

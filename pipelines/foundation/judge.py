@@ -6,7 +6,7 @@ from pipelines.foundation.clicks import draw_clicks
 from ppt import rle
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
-from ppt.points import peak_points
+from ppt.points.from_maps import peak_points
 from ppt.relevance import Redundancy, relevance_maps
 from ppt.scenes.cutouts import Cutout
 from ppt.scenes.sentences import sample_scene

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
-from ppt.generator import IGNORED, NEGATIVE, POSITIVE
+from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE
 from ppt.types import PointSet
 
 DISTANCE_WEIGHT = 5.0

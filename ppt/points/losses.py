@@ -1,6 +1,6 @@
 """What the point generator learns from: where its points should be, of which class, and which set is meant.
 
-Sets are matched to the things of an image (`ppt.matching`), so that a set is free to find any of them. The
+Sets are matched to the things of an image (`matching`), so that a set is free to find any of them. The
 points learn from every matched thing; the confidence learns which of them the sentence means, by comparison.
 PPT's own losses are not public; these are DETR's (Carion et al., ECCV 2020), on two floors, and ours.
 """
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
-from ppt.generator import IGNORED, PointSets
-from ppt.matching import match_sets
+from ppt.points.generator import IGNORED, PointSets
+from ppt.points.matching import match_sets
 
 
 @dataclass(frozen=True, eq=False)

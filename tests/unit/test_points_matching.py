@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppt.generator import IGNORED, NEGATIVE, POSITIVE
-from ppt.matching import DISTANCE_WEIGHT, match_points, match_sets, target_classes
+from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE
+from ppt.points.matching import DISTANCE_WEIGHT, match_points, match_sets, target_classes
 from ppt.types import PointSet
 
 

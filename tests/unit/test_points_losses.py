@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppt.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
-from ppt.point_losses import Lesson, meant_first, point_losses
+from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
+from ppt.points.losses import Lesson, meant_first, point_losses
 
 
 def thing(*points: tuple[float, float, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ppt.points import peak_points, read_points, surgery_points
+from ppt.points.from_maps import peak_points, read_points, surgery_points
 from ppt.types import RelevanceMap
 
 METHODS = [

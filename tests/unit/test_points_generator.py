@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ppt.generator import PointGenerator, Scene
+from ppt.points.generator import PointGenerator, Scene
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
