@@ -3,8 +3,8 @@
     ppt relevance CONFIG.yaml --output DIR
 
 Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>`
-(gh, gw, d) float16 and `map/<id>` (gh, gw) float32, and rows {id, sha256, height, width, flags}; and a
-preview of maps.
+(gh, gw, d) float16, `map/<id>` (gh, gw) float32 and `words/<id>` (t, w) float16, CLIP's states of the
+sentence's tokens; rows {id, sha256, height, width, flags}; and a preview of maps.
 """
 
 import functools
@@ -45,7 +45,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     clip = _load(config)
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections("clip", "relevance"),
         inputs={"records": records.fingerprint},
         weights={"clip": clip.weights_sha256},
@@ -98,6 +98,8 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
         for record in records:
             found, cut = maps[texts.index(record.pair.text)], truncated[texts.index(record.pair.text)]
             tensors[f"map/{record.pair.id}"] = found.values
+            words = context.clip.encode_words(record.pair.text)
+            tensors[f"words/{record.pair.id}"] = words.astype(np.float16)
             flags = [*record.flags, *(["text_truncated"] if cut else [])]
             size = {"height": found.height, "width": found.width}
             rows.append({"id": record.pair.id, "sha256": sha256, **size, "flags": flags})

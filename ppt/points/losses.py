@@ -8,26 +8,14 @@ PPT's own losses are not public; these are DETR's (Carion et al., ECCV 2020), on
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from ppt.points.generator import IGNORED, PointSets
+from ppt.points.lessons import Lesson
 from ppt.points.matching import match_sets
-
-
-@dataclass(frozen=True, eq=False)
-class Lesson:
-    """What is taught of one pair: the points of each thing of the image, the one the sentence means first.
-
-    things: (xy (p, 2) in [0, 1], classes (p,)) of each. sure: how far the lesson is to be believed, in
-    [0, 1]; it weighs every loss.
-    """
-
-    things: Sequence[tuple[Float32[np.ndarray, "p 2"], Int64[np.ndarray, " p"]]]
-    sure: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +65,3 @@ def point_losses(sets: PointSets, lessons: Sequence[Lesson]) -> Losses:
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
-
-
-def meant_first(count: int, meant: int) -> Int[np.ndarray, " n"]:
-    """The order that puts thing number `meant` of `count` first, the others after it as they were."""
-    return np.array([meant, *(i for i in range(count) if i != meant)])

@@ -2,11 +2,12 @@
 
 The masks are pseudo-masks (SAM's, chosen by agreement with CLIP's map), never drawn ones. Where PPT (Dai &
 Yang, CVPR 2024) is silent the design is ours: positives lie well inside and spread, by farthest-point
-sampling weighted with the distance to the border; negatives lie in a ring around the object, and on other
-places that the map finds relevant too, where a generator is tempted to go.
+sampling weighted with the distance to the border; negatives lie on the other things that are known, on places
+that the map finds relevant too, where a generator is tempted to go, and in a ring around the object.
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import cv2
 import numpy as np
@@ -22,12 +23,17 @@ TEMPTING = 0.5
 
 
 def target_points(
-    mask: Bool[np.ndarray, "h w"], relevance: RelevanceMap, positives: int, negatives: int
+    mask: Bool[np.ndarray, "h w"],
+    relevance: RelevanceMap,
+    positives: int,
+    negatives: int,
+    others: Sequence[Bool[np.ndarray, "h w"]] = (),
 ) -> PointSet:
     """Up to `positives` points inside `mask` and `negatives` outside, in that order, in original pixels.
 
-    Negatives are taken in turn from the tempting places and from the ring while either has any. An empty mask
-    has no points; a mask that fills the image has no negatives.
+    others: masks of things that `mask` is not. Negatives are taken in turn from the deepest places of the
+    others, the tempting places and the ring, while any has some. An empty mask has no points; a mask that
+    fills the image has no negatives.
     """
     if not mask.any():
         return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, ("empty_mask",))
@@ -35,13 +41,11 @@ def target_points(
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     reach = np.sqrt(mask.sum())
     ring = (away >= max(1.0, RING[0] * reach)) & (away <= max(2.0, RING[1] * reach))
+    known = [point for other in others for point in inner_points(other & ~mask, 1)]
     tempting = _tempting(relevance, away >= max(1.0, RING[0] * reach), negatives)
-    around = _spread(ring.astype(np.float32), negatives, tempting)
-    outside: list[tuple[int, int]] = []
-    for turn in range(negatives):
-        for source in (tempting, around):
-            if turn < len(source) and len(outside) < negatives:
-                outside.append(source[turn])
+    around = _spread(ring.astype(np.float32), negatives, [*known, *tempting])
+    in_turn = [point for points in zip_longest(known, tempting, around) for point in points if point]
+    outside = list(dict.fromkeys(in_turn))[:negatives]
     xy = np.array([*inside, *outside], np.float32).reshape(-1, 2)
     labels = np.repeat([1, 0], [len(inside), len(outside)]).astype(np.int8)
     return PointSet(xy, labels, 1.0, ("target",))

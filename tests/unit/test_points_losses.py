@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
-from ppt.points.losses import Lesson, meant_first, point_losses
+from ppt.points.lessons import Lesson
+from ppt.points.losses import point_losses
 
 
 def thing(*points: tuple[float, float, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,3 @@ def test_lessons_nobody_believes_teach_nothing():
     sets = sets_at(FOUND, SAID, [0.0, 0.0])
     losses = point_losses(sets, [Lesson([LEFT], 0.0)])
     assert losses.total(1.0, 1.0, 1.0).item() == 0
-
-
-def test_the_meant_thing_comes_first():
-    assert meant_first(4, 2).tolist() == [2, 0, 1, 3]

@@ -44,6 +44,17 @@ def test_negatives_alternate_between_what_tempts_and_the_ring():
         assert 1 <= gap <= 0.3 * 20 + 1
 
 
+def test_other_things_get_the_first_negatives():
+    mask, first, second = (np.zeros((60, 90), bool) for _ in range(3))
+    mask[20:40, 35:55], first[5:16, 5:16], second[20:41, 55:86] = True, True, True
+    second |= mask  # what both claim is the thing's own
+    found = target_points(mask, flat(60, 90), 1, 3, [first, second])
+    assert found.labels.tolist() == [1, 0, 0, 0]
+    assert found.xy[1].tolist() == [10, 10]
+    x, y = found.xy[3].astype(int)
+    assert (second & ~mask)[y, x]
+
+
 def test_no_mask_no_points_and_no_room_no_negatives():
     empty = target_points(np.zeros((9, 9), bool), flat(9, 9), 3, 3)
     assert (len(empty.labels), empty.reasons) == (0, ("empty_mask",))
