@@ -16,15 +16,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines import s0_records, s1_relevance, s3_masks, stage
-from ppt import metrics, prompting, rle
+from pipelines import s0_records, s1_relevance, stage
+from pipelines.asking import Asking, asking, example
+from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.metrics import Conventions, Sample, Score
+from ppt.points.prompter import Prompter
+from ppt.prompting import Answer, ask
 from ppt.records import images
 from ppt.rle import Rle
 from ppt.store import Artifact
-from ppt.types import MaskCandidates, PointSet, Record, RelevanceMap, Truth
+from ppt.types import PointSet, Record, Truth
 
 METHODS = {"peak": "peak", "surgery": "CLIP Surgery points", "read": "READ points"}
 ORACLE, CEILING = "oracle point", "oracle point, oracle choice"
@@ -36,11 +39,11 @@ def points(config: Config, output: Path) -> str:
     s0_records.run(config, output)
     s1_relevance.run(config, output)
     truth = {row["id"]: row for row in Artifact.open(output / "truth").rows()}
-    context = s3_masks.context(config, output)
+    context = asking(config, output, Prompter(config.points))
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
     scores: dict[str, list[Score]] = {name: [] for name in (*METHODS.values(), ORACLE, CEILING)}
     for key in tqdm(context.relevance.keys, desc="benchmark", unit="shard", disable=None, leave=False):
-        for name, sample in _shard(context, key, truth):
+        for name, sample in _shard(context, config, key, truth):
             scores[name].append(metrics.score(sample, conventions))
     for rows in scores.values():
         lost = truth.keys() - {score.id for score in rows}
@@ -54,28 +57,31 @@ def points(config: Config, output: Path) -> str:
     return table
 
 
-def _shard(context: s3_masks.Context, key: str, truth: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
+def _shard(context: Asking, config: Config, key: str, truth: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
     """(row of the table, sample) for every sentence with truth in one shard; an image is embedded once."""
-    maps = context.relevance.tensors(key)
+    tensors = context.relevance.tensors(key)
     for sha256, records in stage.by_content(context.records, key).items():
-        asked = [r for r in records if r.pair.id in truth and f"map/{r.pair.id}" in maps]
+        asked = [r for r in records if r.pair.id in truth and f"map/{r.pair.id}" in tensors]
         if not asked:
             continue
-        pixels = images.load(context.root, asked[0].pair.image, context.policy, sha256).pixels
-        embedding = context.sam.embed(pixels)
-        found = [RelevanceMap(maps[f"map/{r.pair.id}"], r.height, r.width) for r in asked]
-        true = [Truth.from_json(truth[r.pair.id]).rle for r in asked]
+        embedding = context.sam.embed(
+            images.load(context.root, asked[0].pair.image, context.policy, sha256).pixels
+        )
+        examples = [example(tensors, record) for record in asked]
+        maps = [e.relevance for e in examples]
+        rows = [truth[record.pair.id] for record in asked]
         for method, name in METHODS.items():
-            settings = context.config.points.model_copy(update={"method": method})
-            prompts = [s3_masks.point_prompts(relevance, settings) for relevance in found]
-            candidates = context.sam.predict(embedding, prompts)
-            for case in zip(asked, found, prompts, candidates, true, strict=True):
-                yield name, _sample(context.config, truth, *case)
-        prompts = [innermost(mask) for mask in true]
-        candidates = context.sam.predict(embedding, prompts)
-        for case in zip(asked, found, prompts, candidates, true, strict=True):
-            yield ORACLE, _sample(context.config, truth, *case)
-            yield CEILING, _sample(context.config, truth, *case, best=True)
+            prompts = Prompter(config.points.model_copy(update={"method": method}))(examples)
+            answers = ask(context.sam, lambda it=embedding: it, prompts, maps, context.rules)
+            for record, row, answer in zip(asked, rows, answers, strict=True):
+                yield name, _sample(record, row, answer, answer.choice.index)
+        true = [Truth.from_json(row).rle for row in rows]
+        prompts = [[innermost(mask)] for mask in true]
+        answers = ask(context.sam, lambda it=embedding: it, prompts, maps, context.rules)
+        for record, row, answer, mask in zip(asked, rows, answers, true, strict=True):
+            yield ORACLE, _sample(record, row, answer, answer.choice.index)
+            nearest = max(answer.candidates.rles, key=lambda found, mask=mask: rle.iou(found, mask))
+            yield CEILING, _sample(record, row, answer, answer.candidates.rles.index(nearest))
 
 
 def innermost(mask: Rle) -> PointSet:
@@ -85,30 +91,11 @@ def innermost(mask: Rle) -> PointSet:
     return PointSet(np.array([[x, y]], np.float32), np.array([1], np.int8), 1.0, ("oracle",))
 
 
-def _sample(
-    config: Config,
-    truth: dict[str, Any],
-    record: Record,
-    relevance: RelevanceMap,
-    prompt: PointSet,
-    masks: MaskCandidates,
-    true: Rle,
-    best: bool = False,
-) -> Sample:
-    """What one method made of one sentence; with `best`, the candidate nearest to the truth is taken."""
-    if best:
-        chosen = max(range(len(masks.rles)), key=lambda i: rle.iou(masks.rles[i], true))
-    else:
-        judged = prompting.judge(masks, relevance)
-        rules = config.masks
-        chosen = (
-            prompting.choose(masks, judged, rules.choice, rules.min_area, rules.max_area).index
-            if judged
-            else None
-        )
-    row = truth[record.pair.id]
-    prediction = None if chosen is None else masks.rles[chosen]
-    return Sample(record.pair.id, true, prediction, prompt, row["split"], row["source"], row["kind"])
+def _sample(record: Record, row: dict[str, Any], answer: Answer, chosen: int | None) -> Sample:
+    """What one method made of one sentence."""
+    prediction = None if chosen is None else answer.candidates.rles[chosen]
+    true = Truth.from_json(row).rle
+    return Sample(record.pair.id, true, prediction, answer.points, row["split"], row["source"], row["kind"])
 
 
 def _lost(row: dict[str, Any]) -> Sample:

@@ -91,6 +91,7 @@ def _stage_command(name: str, help: str) -> None:
 
 _stage_command("records", "Stage 0: check the pairs and their images; lock the truth away.")
 _stage_command("relevance", "Stage 1: CLIP features and a relevance map for every sentence.")
+_stage_command("points", "Stage 2: train the point generator on the pairs alone.")
 _stage_command("masks", "Stage 3: points from the maps, SAM's candidate masks, and the choice among them.")
 _stage_command("labels", "Stage 4: pseudo-labels with weight, scores and reasons.")
 _stage_command("evaluate", "Stage 6: score the labels against the truth; the only stage that opens it.")

@@ -10,6 +10,7 @@ from ppt.records import pairs
 BYTES_PER_CELL = 2 * 512
 CELLS = 20 * 24
 BYTES_PER_CANDIDATE = 600
+BYTES_PER_MOSAIC = BYTES_PER_CELL * CELLS + 6 * 4 * CELLS
 STAGES = ("records", "relevance", "masks", "labels")
 
 
@@ -36,6 +37,11 @@ def describe(config: Config, output: Path) -> Iterator[str]:
         "masks": len(good) * 3 * BYTES_PER_CANDIDATE,
         "labels": len(good) * BYTES_PER_CANDIDATE * 2,
     }
+    if config.points.method == "generator":
+        steps, mosaics = config.generator.steps, config.generator.mosaics
+        state = "complete" if json_object(output / "points" / "index.json") is not None else "to do"
+        size = _human(mosaics * BYTES_PER_MOSAIC)
+        yield f"points     {steps} steps of {config.generator.batch}, {mosaics} mosaics, about {size}: {state}"
     for stage in STAGES:
         state = _state(output / stage, shards)
         yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {state}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, s6_evaluate
+from pipelines import s0_records, s1_relevance, s2_points, s3_masks, s4_labels, s6_evaluate
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
 from ppt.config import Config
@@ -14,6 +14,7 @@ Done: TypeAlias = Summary | Evaluation
 STAGES: dict[str, Callable[[Config, Path, bool], Done]] = {
     "records": s0_records.run,
     "relevance": s1_relevance.run,
+    "points": s2_points.run,
     "masks": s3_masks.run,
     "labels": s4_labels.run,
     "evaluate": s6_evaluate.run,
@@ -24,6 +25,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
     yield s0_records.run(config, output, fresh)
     yield s1_relevance.run(config, output, fresh)
+    if config.points.method == "generator":
+        yield s2_points.run(config, output, fresh)
     yield s3_masks.run(config, output, fresh)
     yield s4_labels.run(config, output, fresh)
     if config.records.truth is None:

@@ -3,8 +3,9 @@
     ppt relevance CONFIG.yaml --output DIR
 
 Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>`
-(gh, gw, d) float16, `map/<id>` (gh, gw) float32 and `words/<id>` (t, w) float16, CLIP's states of the
-sentence's tokens; rows {id, sha256, height, width, flags}; and a preview of maps.
+(gh, gw, d) float16, `map/<id>` (gh, gw) float32, `text/<id>` (d,) float16, the sentence's vector, and
+`words/<id>` (t, w) float16, CLIP's states of its tokens; rows {id, sha256, height, width, flags}; and a
+preview of maps.
 """
 
 import functools
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines import stage
-from ppt.backbones.clip import Clip, Reading, load_clip
+from pipelines.doors import open_clip_door
+from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
 from ppt.records import images
@@ -42,7 +44,7 @@ class Context:
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     """Make DIR/relevance complete. Raises StaleArtifact, WeightsError and the errors of what it reads."""
     records = Artifact.open(output / "records")
-    clip = _load(config)
+    clip = open_clip_door(config)
     manifest = Manifest(
         STAGE,
         schema_version=2,
@@ -64,13 +66,7 @@ def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
     """The context of one process; loads the model unless it is given."""
     policy = stage.image_policy(config)
     records = Artifact.open(output / "records")
-    return Context(clip or _load(config), records, stage.images_root(config, output), policy, config)
-
-
-def _load(config: Config) -> Clip:
-    clip, how = config.clip, config.relevance
-    reading = Reading(how.method, how.scales, how.mirror)
-    return load_clip(clip.model, clip.weights, config.device, clip.size, clip.max_long, reading)
+    return Context(clip or open_clip_door(config), records, stage.images_root(config, output), policy, config)
 
 
 def shard_of_maps(context: Context, shard: Shard) -> None:
@@ -98,6 +94,7 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
         for record in records:
             found, cut = maps[texts.index(record.pair.text)], truncated[texts.index(record.pair.text)]
             tensors[f"map/{record.pair.id}"] = found.values
+            tensors[f"text/{record.pair.id}"] = vectors[texts.index(record.pair.text)].astype(np.float16)
             words = context.clip.encode_words(record.pair.text)
             tensors[f"words/{record.pair.id}"] = words.astype(np.float16)
             flags = [*record.flags, *(["text_truncated"] if cut else [])]

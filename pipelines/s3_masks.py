@@ -8,51 +8,42 @@ number of sentences.
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipelines import stage
-from ppt import prompting
-from ppt.backbones.sam import SamModel, load_sam
-from ppt.config import Config, PointsConfig
+from pipelines.asking import Asking, asking
+from pipelines.doors import open_sam_door
+from ppt.backbones.sam import SamModel
+from ppt.config import Config
 from ppt.manifest import Manifest
-from ppt.points import from_maps
-from ppt.records import images
+from ppt.points.examples import Example
+from ppt.points.prompter import Prompter
+from ppt.points.weights import read_generator
+from ppt.prompting import Answer
 from ppt.relevance import contrast
 from ppt.report import preview
 from ppt.rle import from_json
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
-from ppt.types import MaskCandidates, PointSet, Record, RelevanceMap
+from ppt.types import PointSet, Record
 
 STAGE = "masks"
 PREVIEWED = 12
 
 
-@dataclass(frozen=True)
-class Context:
-    """What one process keeps: the model, the artifacts it reads, and where and how images are read."""
-
-    sam: SamModel
-    records: Artifact
-    relevance: Artifact
-    root: Path
-    policy: images.ImagePolicy
-    config: Config
-
-
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     """Make DIR/masks complete. Raises StaleArtifact, WeightsError and the other errors of what it reads."""
     relevance = Artifact.open(output / "relevance")
-    sam = _load(config)
+    inputs = {"records": Artifact.open(output / "records").fingerprint, "relevance": relevance.fingerprint}
+    if config.points.method == "generator":
+        inputs["points"] = Artifact.open(output / "points").fingerprint
+    sam = open_sam_door(config)
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections("points", "sam", "masks"),
-        inputs={"records": Artifact.open(output / "records").fingerprint, "relevance": relevance.fingerprint},
+        inputs=inputs,
         weights={"sam": sam.weights_sha256},
         seed=config.seed,
     )
@@ -65,83 +56,36 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return summary
 
 
-def context(config: Config, output: Path, sam: SamModel | None = None) -> Context:
-    """The context of one process; loads the model unless it is given."""
-    records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
-    root, policy = stage.images_root(config, output), stage.image_policy(config)
-    return Context(sam or _load(config), records, relevance, root, policy, config)
+def context(config: Config, output: Path, sam: SamModel | None = None) -> Asking:
+    """The context of one process; loads the models unless SAM is given."""
+    generator = None
+    if config.points.method == "generator":
+        generator = read_generator(Artifact.open(output / "points"))
+    return asking(config, output, Prompter(config.points, generator), sam)
 
 
-def _load(config: Config) -> SamModel:
-    return load_sam(config.sam.model, config.sam.weights, config.device, config.sam.prompt_batch)
-
-
-def point_prompts(relevance: RelevanceMap, config: PointsConfig) -> PointSet:
-    """The configured way from a map to points."""
-    match config.method:
-        case "peak":
-            return from_maps.peak_points(relevance)
-        case "surgery":
-            return from_maps.surgery_points(relevance, config.surgery_threshold)
-        case "read":
-            return from_maps.read_points(
-                relevance, config.read_positive, config.read_negative, config.read_points
-            )
-
-
-def shard_of_masks(context: Context, shard: Shard) -> None:
+def shard_of_masks(context: Asking, shard: Shard) -> None:
     """Write one shard: each image embedded once, all its sentences prompted together."""
-    rows, failures = [], []
-    maps = context.relevance.tensors(shard.key)
-    for sha256, records in stage.by_content(context.records, shard.key).items():
-        asked = [record for record in records if f"map/{record.pair.id}" in maps]
-        if not asked:
-            continue
-        found = [RelevanceMap(maps[f"map/{r.pair.id}"], r.height, r.width) for r in asked]
-        prompts = [point_prompts(relevance, context.config.points) for relevance in found]
-        try:
-            candidates = _candidates(context, asked[0], sha256, prompts)
-        except images.ImageError as error:
-            failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in asked]
-            continue
-        except (FloatingPointError, ValueError) as error:  # masks or scores that are not finite
-            failures += [Failure(STAGE, r.pair.id, "bad_masks", f"{r.pair.image}: {error}") for r in asked]
-            continue
-        for record, relevance, prompt, masks in zip(asked, found, prompts, candidates, strict=True):
-            rows.append(_row(context.config, record, relevance, prompt, masks))
+    rows: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    for answered, failed in context.answers(STAGE, shard.key):
+        rows += [_row(*case) for case in answered]
+        failures += failed
     shard.write(rows, None, failures)
 
 
-def _candidates(
-    context: Context, record: Record, sha256: str, prompts: list[PointSet]
-) -> list[MaskCandidates]:
-    """SAM's candidates for every sentence of one image; without a positive point there is nothing to ask."""
-    asked = [prompt if (prompt.labels == 1).any() else from_maps.no_points() for prompt in prompts]
-    if not any(len(prompt.labels) for prompt in asked):
-        return [MaskCandidates((), np.zeros(0, np.float32), np.zeros(0, np.float32))] * len(asked)
-    pixels = images.load(context.root, record.pair.image, context.policy, sha256).pixels
-    return context.sam.predict(context.sam.embed(pixels), asked)
-
-
-def _row(
-    config: Config, record: Record, relevance: RelevanceMap, prompt: PointSet, masks: MaskCandidates
-) -> dict[str, Any]:
-    judged = prompting.judge(masks, relevance)
-    if masks.rles:
-        choice = prompting.choose(
-            masks, judged, config.masks.choice, config.masks.min_area, config.masks.max_area
-        )
-    else:
-        choice = prompting.Choice(None, prompt.reasons)
+def _row(record: Record, example: Example, answer: Answer) -> dict[str, Any]:
+    masks = answer.candidates
     candidates = [
         {
             "segmentation": mask.to_json(),
+            "set": answer.of_set[i],
             "predicted_iou": _rounded(masks.predicted_iou[i]),
             "stability": _rounded(masks.stability[i]),
-            "agreement": _rounded(judged[i].agreement),
-            "relevance": _rounded(judged[i].relevance),
-            "contrast": _rounded(judged[i].contrast),
-            "area": _rounded(judged[i].area),
+            "agreement": _rounded(answer.judged[i].agreement),
+            "relevance": _rounded(answer.judged[i].relevance),
+            "contrast": _rounded(answer.judged[i].contrast),
+            "area": _rounded(answer.judged[i].area),
         }
         for i, mask in enumerate(masks.rles)
     ]
@@ -151,16 +95,20 @@ def _row(
         "text": record.pair.text,
         "height": record.height,
         "width": record.width,
-        "points": [
-            [_rounded(x), _rounded(y), int(label)]
-            for (x, y), label in zip(prompt.xy, prompt.labels, strict=True)
-        ],
-        "point_reasons": list(prompt.reasons),
-        "peak": _rounded(contrast(relevance.values)),
+        "sets": [{"points": _points(points), "sure": _rounded(points.confidence)} for points in answer.sets],
+        "points": _points(answer.points),
+        "point_reasons": list(answer.points.reasons),
+        "peak": _rounded(contrast(example.relevance.values)),
         "candidates": candidates,
-        "chosen": choice.index,
-        "reasons": list(choice.reasons),
+        "chosen": answer.choice.index,
+        "reasons": list(answer.choice.reasons),
     }
+
+
+def _points(points: PointSet) -> list[list[float]]:
+    return [
+        [_rounded(x), _rounded(y), int(label)] for (x, y), label in zip(points.xy, points.labels, strict=True)
+    ]
 
 
 def _rounded(value: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeGuard, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+Source = Literal["object_centric", "mosaic", "referring"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -56,11 +57,34 @@ class RelevanceConfig(Section):
 
 
 class PointsConfig(Section):
-    method: Literal["peak", "surgery", "read"] = "peak"
+    method: Literal["peak", "surgery", "read", "generator"] = "peak"
+    sets: Count = 3  # of the generator's, how many are asked of SAM
     surgery_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     read_positive: Share = 0.8
     read_negative: Share = 0.2
     read_points: Count = 30
+
+
+class GeneratorConfig(Section):
+    splits: tuple[str, ...] = ("", "train")  # of the pairs that may teach; "" are those without a split
+    width: Count = 128
+    sets: Count = 6
+    points: Count = 8
+    layers: Count = 2
+    positives: Count = 3  # target points in a thing
+    negatives: Annotated[int, Field(ge=0)] = 3  # and around it; 0 teaches positives alone
+    ignore: bool = True  # a point may say nothing
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("object_centric", "mosaic", "referring")
+    order: Literal["curriculum", "together", "reversed"] = "curriculum"
+    steadiness: bool = True  # ask the mirror image too, to know how far a pseudo-mask is to be believed
+    mosaics: Count = 600
+    pieces: Share = 0.8  # of the pseudo-masks, the most confident, that mosaics are made of
+    mosaic_side: Count = 320  # pixels
+    refreshes: Count = 2  # times that the referring pairs' pseudo-masks are made anew
+    steps: Count = 1500
+    batch: Count = 32
+    rate: Annotated[float, Field(gt=0)] = 5e-4
+    save_every: Count = 100
 
 
 class SamConfig(Section):
@@ -98,6 +122,7 @@ class Config(Section):
     clip: ClipConfig = ClipConfig()
     relevance: RelevanceConfig = RelevanceConfig()
     points: PointsConfig = PointsConfig()
+    generator: GeneratorConfig = GeneratorConfig()
     sam: SamConfig = SamConfig()
     masks: MasksConfig = MasksConfig()
     labels: LabelsConfig = LabelsConfig()

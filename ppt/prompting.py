@@ -1,11 +1,14 @@
-"""Which of SAM's candidate masks is the one, and why.
+"""Points to SAM, and which of its candidate masks is the one, and why.
 
 SAM's own score prefers whatever has a clean outline: the whole background, or a part. So the candidates are
 compared with the relevance map: the *agreement* of a mask is the correlation, over CLIP's grid, of how much
 of each cell it covers with how relevant the cell is. It is 1 for a mask that is the map, falls for parts
-(relevant cells left out) and for masks that spill (irrelevant cells covered), and has no threshold.
+(relevant cells left out) and for masks that spill (irrelevant cells covered), and has no threshold. Where a
+sentence has several sets of points, how sure each set is counts too: the map cannot tell two things of one
+name apart, the sets can.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from ppt import rle
-from ppt.types import MaskCandidates, RelevanceMap
+from ppt.types import ImageEmbedding, MaskCandidates, PointSet, PromptableModel, RelevanceMap
 
 ChoiceRule = Literal["agreement", "predicted_iou"]
 
@@ -40,6 +43,70 @@ class Choice:
 
     index: int | None
     reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came of one sentence: its sets of points, the candidates of all of them, and the choice.
+
+    sets: as asked, the surest first. of_set: for each candidate the set it comes from.
+    """
+
+    sets: tuple[PointSet, ...]
+    of_set: tuple[int, ...]
+    candidates: MaskCandidates
+    judged: tuple[Judgement, ...]
+    choice: Choice
+
+    @property
+    def points(self) -> PointSet:
+        """The set of the chosen candidate; the surest one where none was chosen."""
+        return self.sets[0 if self.choice.index is None else self.of_set[self.choice.index]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How to choose: by what, and the smallest and largest share of the image a mask may have."""
+
+    by: ChoiceRule
+    smallest: float
+    largest: float
+
+
+def ask(
+    sam: PromptableModel,
+    embed: Callable[[], ImageEmbedding],
+    sentences: Sequence[Sequence[PointSet]],
+    maps: Sequence[RelevanceMap],
+    rules: Rules,
+) -> list[Answer]:
+    """An answer for each sentence of one image; sentences[i], at least one set of points, goes with maps[i].
+
+    `embed` is called once, and only if some set has a positive point: without one there is nothing to ask.
+    Raises FloatingPointError or ValueError where SAM's masks or scores are not finite.
+    """
+    asked = [(i, s, points) for i, sets in enumerate(sentences) for s, points in enumerate(sets)]
+    asked = [(i, s, points) for i, s, points in asked if (points.labels == 1).any()]
+    found = sam.predict(embed(), [points for *_, points in asked]) if asked else []
+    answers: list[Answer] = []
+    for i, (sets, relevance) in enumerate(zip(sentences, maps, strict=True)):
+        own = [(s, masks) for (j, s, _), masks in zip(asked, found, strict=True) if j == i]
+        of_set = tuple(s for s, masks in own for _ in masks.rles)
+        candidates = _pooled([masks for _, masks in own])
+        judged = judge(candidates, relevance)
+        sureness = [sets[s].confidence for s in of_set] if len(sets) > 1 else None
+        choice = choose(candidates, judged, rules, sureness) if of_set else Choice(None, sets[0].reasons)
+        answers.append(Answer(tuple(sets), of_set, candidates, tuple(judged), choice))
+    return answers
+
+
+def _pooled(found: Sequence[MaskCandidates]) -> MaskCandidates:
+    none = np.zeros(0, np.float32)
+    return MaskCandidates(
+        tuple(rle for masks in found for rle in masks.rles),
+        np.concatenate([none, *(masks.predicted_iou for masks in found)]),
+        np.concatenate([none, *(masks.stability for masks in found)]),
+    )
 
 
 def coverage(mask: Bool[np.ndarray, "h w"], grid: tuple[int, int]) -> Float32[np.ndarray, "gh gw"]:
@@ -72,25 +139,30 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def choose(
-    candidates: MaskCandidates, judged: list[Judgement], rule: ChoiceRule, smallest: float, largest: float
+    candidates: MaskCandidates,
+    judged: Sequence[Judgement],
+    rules: Rules,
+    sureness: Sequence[float] | None = None,
 ) -> Choice:
     """The candidate to keep. Masks outside [smallest, largest] of the image's area are never taken.
 
     Under "agreement" the score is agreement x predicted IoU x stability, so a mask must fit the map and be
-    one that SAM itself believes in; "predicted_iou" is SAM's own choice. Ties go to the first candidate.
+    one that SAM itself believes in; under "predicted_iou" SAM's own score alone. Either is multiplied by how
+    sure the candidate's set of points is, in [0, 1], where that is given. Ties go to the first candidate.
     """
-    allowed = [i for i, j in enumerate(judged) if smallest <= j.area <= largest]
+    allowed = [i for i, j in enumerate(judged) if rules.smallest <= j.area <= rules.largest]
     if not allowed:
-        why = "empty" if all(j.area < smallest for j in judged) else "background_sized"
+        why = "empty" if all(j.area < rules.smallest for j in judged) else "background_sized"
         return Choice(None, (f"no_candidate:{why}",))
-    trust = np.clip(candidates.predicted_iou, 0, 1) * np.clip(candidates.stability, 0, 1)
-    if rule == "predicted_iou":
-        best = max(allowed, key=lambda i: float(candidates.predicted_iou[i]))
-        return Choice(best, ("chosen:predicted_iou",))
+    sure = np.ones(len(judged)) if sureness is None else np.asarray(sureness, np.float64)
+    own = np.clip(candidates.predicted_iou, 0, 1) * sure
+    by_sam = max(allowed, key=lambda i: float(own[i]))
+    if rules.by == "predicted_iou":
+        return Choice(by_sam, ("chosen:predicted_iou",))
+    trust = own * np.clip(candidates.stability, 0, 1)
     best = max(
         allowed, key=lambda i: judged[i].agreement * float(trust[i]) if judged[i].agreement > 0 else -1.0
     )
     if judged[best].agreement <= 0:
         return Choice(None, ("no_candidate:disagrees_with_relevance",))
-    by_sam = max(allowed, key=lambda i: float(candidates.predicted_iou[i]))
     return Choice(best, ("chosen:agreement", *(("against_predicted_iou",) if by_sam != best else ())))

@@ -57,12 +57,14 @@ def train(
     checkpoints: Checkpoints,
     log: Path,
     after_step: Callable[[int, dict[str, float]], object] | None = None,
+    until: int | None = None,
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the averaged weights of its state.
 
     The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
     DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
-    and on resuming loses those after the checkpoint.
+    and on resuming loses those after the checkpoint. `until` stops before that step, as if killed right after
+    a checkpoint; None goes to the end.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
@@ -77,7 +79,8 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         average, bad = state["average"], state["bad"]
     rows = _kept(log, start)
-    for step in range(start, plan.steps):
+    end = plan.steps if until is None else min(until, plan.steps)
+    for step in range(start, end):
         losses = losses_of(step)
         loss = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
@@ -101,10 +104,9 @@ def train(
         rows.append({"step": step, **shown})
         if after_step is not None:
             after_step(step, shown)
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+        if (step + 1) % plan.save_every == 0 or step + 1 == end:
             write_atomic(log, json_lines(rows))
-            if bad == 0:
-                checkpoints.save(step + 1, _state(model, optimiser, average, bad))
+            checkpoints.save(step + 1, _state(model, optimiser, average, bad))
     return average
 
 

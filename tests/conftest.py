@@ -26,11 +26,11 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     """The stages find `fixtures.models` behind the doors instead of CLIP and SAM."""
     from fixtures.models import FakeClip, FakeSam
 
-    from pipelines import s1_relevance, s3_masks
+    from pipelines import doors
 
     found = Models(FakeClip(), FakeSam())
-    monkeypatch.setattr(s1_relevance, "load_clip", lambda *_: found.clip)
-    monkeypatch.setattr(s3_masks, "load_sam", lambda *_: found.sam)
+    monkeypatch.setattr(doors, "load_clip", lambda *_: found.clip)
+    monkeypatch.setattr(doors, "load_sam", lambda *_: found.sam)
     return found
 
 

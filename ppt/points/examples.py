@@ -1,5 +1,6 @@
-"""What the generator reads and says, in the words of the rest of the program: an `Example` is one sentence and
-one image; its answer is a list of `PointSet`s, the surest first.
+"""What the generator reads and says, in the words of the rest of the program.
+
+An `Example` is one sentence and one image; its answer is a list of `PointSet`s, the surest first.
 """
 
 from collections.abc import Sequence
@@ -10,10 +11,8 @@ import torch
 from jaxtyping import Float32
 
 from ppt.geometry import grid_to_pixels, pixels_to_grid
-from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets, Scene
+from ppt.points.generator import IGNORED, POSITIVE, PointSets, Scene
 from ppt.types import DenseFeatures, PointSet, RelevanceMap
-
-LABELS = {POSITIVE: 1, NEGATIVE: 0, IGNORED: -1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,7 @@ class Example:
     words: Float32[np.ndarray, "t w"]
 
 
-def collate(examples: Sequence[Example]) -> Scene:
+def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> Scene:
     """A batch of examples, padded to the largest grid and the longest sentence.
 
     A map that is no evidence is read as zero everywhere.
@@ -49,7 +48,7 @@ def collate(examples: Sequence[Example]) -> Scene:
         xy[i, :own] = torch.from_numpy(cell_centres(*example.relevance.values.shape))
         words[i, :read] = torch.from_numpy(example.words)
         has_cell[i, :own], has_word[i, :read] = True, True
-    return Scene(dense, relevance, xy, has_cell, words, has_word)
+    return Scene(*(part.to(device) for part in (dense, relevance, xy, has_cell, words, has_word)))
 
 
 def cell_centres(rows: int, columns: int) -> Float32[np.ndarray, "n 2"]:
@@ -62,8 +61,7 @@ def answers(sets: PointSets, sizes: Sequence[tuple[int, int]]) -> list[list[Poin
     """For each pair its sets of points in original pixels, the surest first.
 
     sizes: (height, width) of the original images. A set's confidence is its share among the pair's sets, in
-    [0, 1]. Ignored points keep the label -1. Where an image is too small to tell cells apart, points may
-    coincide.
+    [0, 1]. Ignored points are left out, and so are sets without a positive one: a pair may have no set.
     """
     shares = sets.confidence.softmax(-1).detach().float().cpu().numpy()
     where, what = sets.xy.detach().float().cpu().numpy(), sets.classes.argmax(-1).cpu().numpy()
@@ -72,16 +70,18 @@ def answers(sets: PointSets, sizes: Sequence[tuple[int, int]]) -> list[list[Poin
         order = np.argsort(-shares[pair], kind="stable")
         found.append(
             [
-                PointSet(
-                    to_pixels(where[pair, s], size),
-                    np.array([LABELS[int(c)] for c in what[pair, s]], np.int8),
-                    float(np.clip(shares[pair, s], 0, 1)),
-                    ("generator",),
-                )
+                _points(to_pixels(where[pair, s], size), what[pair, s], float(shares[pair, s]))
                 for s in order
+                if (what[pair, s] == POSITIVE).any()
             ]
         )
     return found
+
+
+def _points(xy: np.ndarray, classes: np.ndarray, share: float) -> PointSet:
+    said = classes != IGNORED
+    labels = np.where(classes[said] == POSITIVE, 1, 0).astype(np.int8)
+    return PointSet(xy[said], labels, min(1.0, share), ("generator",))
 
 
 def to_pixels(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int]) -> Float32[np.ndarray, "n 2"]:
@@ -92,9 +92,3 @@ def to_pixels(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int]) -> Float32[
 def from_pixels(xy: Float32[np.ndarray, "n 2"], size: tuple[int, int]) -> Float32[np.ndarray, "n 2"]:
     """The inverse of `to_pixels`, within the image."""
     return pixels_to_grid(xy.astype(np.float64), (1, 1), size) + np.float32(0.5)
-
-
-def without_ignored(points: PointSet) -> PointSet:
-    """The points that SAM is to hear of: its embedding of a point that is none would not be nothing."""
-    kept = points.labels != -1
-    return PointSet(points.xy[kept], points.labels[kept], points.confidence, points.reasons)

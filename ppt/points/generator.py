@@ -57,7 +57,8 @@ class PointGenerator(nn.Module):
     """`Scene` -> `PointSets`.
 
     cell_width, word_width: of CLIP's dense features and token states. sets, points: s and k. layers: of the
-    cells' reading, and of the queries'. 0.9 M parameters at the defaults.
+    cells' reading, and of the queries'. ignore: whether a point may be IGNORED. 0.9 M parameters at the
+    defaults.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class PointGenerator(nn.Module):
         points: int = 8,
         layers: int = 2,
         heads: int = 4,
+        ignore: bool = True,
     ) -> None:
         super().__init__()
-        self.points = points
+        self.points, self.ignore = points, ignore
         self.cell, self.word = nn.Linear(cell_width, width), nn.Linear(word_width, width)
         self.relevance = nn.Linear(1, width)
         self.place = _Place(width)
@@ -101,6 +103,8 @@ class PointGenerator(nn.Module):
         seen = torch.einsum("bskn,bnw->bskw", looks, cells)
         whole = sets[:, :, None].expand(-1, -1, self.points, -1)
         classes = self.classes(torch.cat([whole, pointers, seen], -1))
+        if not self.ignore:
+            classes = classes.index_fill(-1, torch.tensor([IGNORED], device=classes.device), -30.0)
         sets = sets + self._found(sets, xy, classes, looks, scene.relevance)
         for layer in self.judges:
             sets = layer(sets, words, memory_key_padding_mask=no_word)

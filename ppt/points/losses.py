@@ -31,12 +31,12 @@ class Losses:
         return distance * self.distance + classes * self.classes + confidence * self.confidence
 
 
-def point_losses(sets: PointSets, lessons: Sequence[Lesson]) -> Losses:
+def point_losses(sets: PointSets, lessons: Sequence[Lesson], ignore: bool = True) -> Losses:
     """The losses of a batch; lessons[i] is about pair i.
 
     distance: L1 in image sides of the points matched to a target. classes: cross-entropy of all points of the
-    matched sets; a point without a target should say IGNORED. confidence: cross-entropy, among the sets, of
-    the one matched to the thing the sentence means.
+    matched sets; a point without a target should say IGNORED, and with `ignore` False is not taught.
+    confidence: cross-entropy, among the sets, of the one matched to the thing the sentence means.
     """
     where = sets.xy.detach().float().cpu().numpy()
     what = sets.classes.detach().float().log_softmax(-1).cpu().numpy()
@@ -47,7 +47,7 @@ def point_losses(sets: PointSets, lessons: Sequence[Lesson]) -> Losses:
     for pair, lesson in enumerate(lessons):
         for chosen, thing, points, targets in match_sets(where[pair], what[pair], lesson.things):
             xy, classes = lesson.things[thing]
-            taught[pair, chosen] = lesson.sure
+            taught[pair, chosen, slice(None) if ignore else points] = lesson.sure
             placed[pair, chosen, points] = lesson.sure
             wanted_xy[pair, chosen, points] = torch.from_numpy(xy[targets])
             wanted_class[pair, chosen, points] = torch.from_numpy(classes[targets])

@@ -36,12 +36,14 @@ def test_rows_and_tensors_are_as_specified(models, pictures, output):
     assert found["copy"]["flags"] == ["content:PNG"]
     arrays = tensors(output)
     contents = {record["sha256"] for record in records.values()}
-    of_sentences = {f"{kind}/{id}" for kind in ("map", "words") for id in found}
+    of_sentences = {f"{kind}/{id}" for kind in ("map", "text", "words") for id in found}
     assert set(arrays) == {f"dense/{sha}" for sha in contents} | of_sentences
     for name, values in arrays.items():
         if name.startswith("dense/"):
             assert (values.shape, values.dtype) == ((*GRID, 3), np.float16)
             np.testing.assert_allclose(np.linalg.norm(values.astype(float), axis=2), 1, atol=1e-3)
+        elif name.startswith("text/"):
+            assert (values.shape, values.dtype) == ((3,), np.float16)
         elif name.startswith("words/"):
             text = records[name.removeprefix("words/")]["text"]
             assert (values.shape, values.dtype) == ((len(text.split()) + 2, 3), np.float16)

@@ -1,7 +1,6 @@
 """What the generator reads and says: batches of unlike examples, frames, labels, order."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,10 +12,9 @@ from ppt.points.examples import (
     collate,
     from_pixels,
     to_pixels,
-    without_ignored,
 )
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
-from ppt.types import DenseFeatures, PointSet, RelevanceMap
+from ppt.types import DenseFeatures, RelevanceMap
 
 
 def example(rows: int, columns: int, words: int, seed: int = 0) -> Example:
@@ -61,23 +59,17 @@ def sets() -> PointSets:
     classes = torch.full((1, 3, 2, 3), -5.0)
     classes[0, :, 0, POSITIVE] = 5
     classes[0, 0, 1, NEGATIVE] = classes[0, 1, 1, IGNORED] = classes[0, 2, 1, POSITIVE] = 5
-    xy = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).expand(1, 3, 2, 2)
-    return PointSets(xy, classes, torch.zeros(1, 3, 2, 4), torch.tensor([[0.0, 2.0, 1.0]]))
+    silent = torch.full((1, 1, 2, 3), 0.0)
+    silent[..., NEGATIVE] = 1  # a set of negatives alone
+    xy = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).expand(1, 4, 2, 2)
+    confidence = torch.tensor([[0.0, 2.0, 1.0, 3.0]])
+    return PointSets(xy, torch.cat([classes, silent], 1), torch.zeros(1, 4, 2, 4), confidence)
 
 
 def test_the_surest_set_comes_first():
     [found] = answers(sets(), [(50, 100)])
-    assert [points.labels.tolist() for points in found] == [[1, -1], [1, 1], [1, 0]]
-    shares = np.exp([2, 1, 0]) / np.exp([2, 1, 0]).sum()
+    assert [points.labels.tolist() for points in found] == [[1], [1, 1], [1, 0]]
+    shares = np.exp([2, 1, 0]) / np.exp([3, 2, 1, 0]).sum()
     np.testing.assert_allclose([points.confidence for points in found], shares, rtol=1e-5)
-    np.testing.assert_allclose(found[0].xy, [[-0.5, -0.5], [99.5, 49.5]])
+    np.testing.assert_allclose(found[1].xy, [[-0.5, -0.5], [99.5, 49.5]])
     assert found[0].reasons == ("generator",)
-
-
-@pytest.mark.parametrize("labels", [[1, -1, 0], [-1, -1, -1], [1, 1, 0]])
-def test_what_is_ignored_does_not_reach_sam(labels):
-    xy = np.arange(6, dtype=np.float32).reshape(3, 2)
-    kept = without_ignored(PointSet(xy, np.array(labels, np.int8), 0.5, ("generator",)))
-    assert kept.labels.tolist() == [label for label in labels if label != -1]
-    np.testing.assert_array_equal(kept.xy, xy[np.array(labels) != -1])
-    assert (kept.confidence, kept.reasons) == (0.5, ("generator",))

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ppt import rle
-from ppt.prompting import choose, coverage, judge
-from ppt.types import MaskCandidates, RelevanceMap
+from ppt.prompting import Rules, ask, choose, coverage, judge
+from ppt.types import MaskCandidates, PointSet, RelevanceMap
 
 SIDE = 40
 
@@ -59,15 +59,15 @@ def test_flat_maps_and_empty_masks_agree_with_nothing():
 def test_choice_follows_agreement_not_sams_own_score():
     found = candidates(box(0, 20, 40, 40), box(0, 0, 40, 20), predicted_iou=[0.99, 0.7])
     judged = judge(found, left_half_map())
-    choice = choose(found, judged, "agreement", 0.0, 0.9)
+    choice = choose(found, judged, Rules("agreement", 0.0, 0.9))
     assert choice.index == 1
     assert choice.reasons == ("chosen:agreement", "against_predicted_iou")
-    assert choose(found, judged, "predicted_iou", 0.0, 0.9).index == 0
+    assert choose(found, judged, Rules("predicted_iou", 0.0, 0.9)).index == 0
 
 
 def test_background_sized_masks_are_never_taken():
     found = candidates(box(0, 0, 40, 40), box(0, 0, 40, 39))
-    choice = choose(found, judge(found, left_half_map()), "predicted_iou", 0.0, 0.9)
+    choice = choose(found, judge(found, left_half_map()), Rules("predicted_iou", 0.0, 0.9))
     assert choice.index is None
     assert choice.reasons == ("no_candidate:background_sized",)
 
@@ -75,15 +75,15 @@ def test_background_sized_masks_are_never_taken():
 def test_empty_candidates_and_disagreement_are_answers():
     nothing = candidates(box(0, 0, 0, 0))
     judged = judge(nothing, left_half_map())
-    assert choose(nothing, judged, "agreement", 0.001, 0.9).reasons == ("no_candidate:empty",)
+    assert choose(nothing, judged, Rules("agreement", 0.001, 0.9)).reasons == ("no_candidate:empty",)
     wrong = candidates(box(0, 20, 40, 40))
-    choice = choose(wrong, judge(wrong, left_half_map()), "agreement", 0.0, 0.9)
+    choice = choose(wrong, judge(wrong, left_half_map()), Rules("agreement", 0.0, 0.9))
     assert (choice.index, choice.reasons) == (None, ("no_candidate:disagrees_with_relevance",))
 
 
 def test_unstable_masks_lose_to_stable_ones_that_agree_as_well():
     found = candidates(box(0, 0, 40, 20), box(0, 0, 40, 20), stability=[0.3, 0.9])
-    assert choose(found, judge(found, left_half_map()), "agreement", 0.0, 0.9).index == 1
+    assert choose(found, judge(found, left_half_map()), Rules("agreement", 0.0, 0.9)).index == 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -100,3 +100,65 @@ def test_judgements_stay_in_range_and_do_not_depend_on_scale(values, mask):
     assert 0 <= judged.relevance <= 1
     (doubled,) = judge(candidates(mask), RelevanceMap(values * 2, SIDE, SIDE))
     assert doubled.agreement == pytest.approx(judged.agreement, abs=1e-5)
+
+
+def points(*labels, sure=1.0, reason="made up"):
+    xy = np.array([[5, 5], [25, 25]], np.float32)[: len(labels)].reshape(-1, 2)
+    return PointSet(xy, np.array(labels, np.int8), sure, (reason,))
+
+
+class Halves:
+    """A SAM that knows the image's halves: a positive point at (5, 5) is the left, else the right one."""
+
+    fingerprint = "halves"
+
+    def __init__(self):
+        self.asked = []
+
+    def embed(self, image):
+        return "an embedding"
+
+    def predict(self, embedding, prompts):
+        assert embedding == "an embedding"
+        self.asked.append(len(prompts))
+        halves = box(0, 0, 40, 20), box(0, 20, 40, 40)
+        return [candidates(halves[0 if p.labels[0] == 1 else 1], box(0, 0, 40, 40)) for p in prompts]
+
+
+RULES = Rules("agreement", 0.0, 0.9)
+
+
+def flat_but(x):
+    values = np.full((4, 4), 0.2, np.float32)
+    values[1, x] = 1
+    return RelevanceMap(values, SIDE, SIDE)
+
+
+def test_the_sets_of_all_sentences_are_asked_at_once_and_the_surest_that_agrees_wins():
+    sam = Halves()
+    left, right = points(1, 0, sure=0.3), points(0, 1, sure=0.6)
+    both = RelevanceMap(
+        np.array([[1, 0, 0, 1]] * 4, np.float32) + np.eye(4, dtype=np.float32) / 9, SIDE, SIDE
+    )
+    first, second = ask(sam, lambda: sam.embed(None), [[right, left], [left]], [both, left_half_map()], RULES)
+    assert sam.asked == [3]
+    assert first.of_set == (0, 0, 1, 1)
+    assert len(first.candidates.rles) == len(first.judged) == 4
+    assert second.points is left
+    np.testing.assert_array_equal(rle.decode(second.candidates.rles[second.choice.index]), box(0, 0, 40, 20))
+
+
+@pytest.mark.parametrize(("sureness", "expected"), [(None, 1), ([0.9, 0.2], 0), ([0.5, 0.5], 1)])
+def test_how_sure_a_set_is_weighs_against_agreement(sureness, expected):
+    found = candidates(box(0, 0, 40, 30), box(0, 0, 40, 20))
+    assert choose(found, judge(found, left_half_map()), RULES, sureness).index == expected
+
+
+def test_without_a_positive_point_the_image_is_not_looked_at():
+    def never():
+        raise AssertionError("embedded for nothing")
+
+    sentences = [[points(reason="no_evidence")], [points(0, 0, reason="all negative")]]
+    found = ask(Halves(), never, sentences, [flat_but(0), flat_but(3)], RULES)
+    assert [answer.choice.reasons for answer in found] == [("no_evidence",), ("all negative",)]
+    assert all(answer.choice.index is None and answer.candidates.rles == () for answer in found)

@@ -1,0 +1,81 @@
+"""What masks and points have in common: the sentences of a shard asked of SAM, each image embedded once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines import stage
+from pipelines.doors import open_sam_door
+from ppt.backbones.sam import SamModel
+from ppt.config import Config
+from ppt.points.examples import Example
+from ppt.points.prompter import Prompter
+from ppt.prompting import Answer, Rules, ask
+from ppt.records import images
+from ppt.shard import Failure
+from ppt.store import Artifact
+from ppt.types import DenseFeatures, Record, RelevanceMap
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What one process keeps: the model, the artifacts it reads, and where and how images are read."""
+
+    sam: SamModel
+    prompter: Prompter
+    records: Artifact
+    relevance: Artifact
+    root: Path
+    policy: images.ImagePolicy
+    rules: Rules
+
+    def answers(
+        self, stage_name: str, key: str, wanted: Callable[[Record], bool] = lambda _: True
+    ) -> Iterator[tuple[list[tuple[Record, Example, Answer]], list[Failure]]]:
+        """For each image of the shard, what came of its wanted sentences, or why nothing did."""
+        tensors = self.relevance.tensors(key)
+        for sha256, records in stage.by_content(self.records, key).items():
+            asked = [r for r in records if f"map/{r.pair.id}" in tensors and wanted(r)]
+            if not asked:
+                continue
+            examples = [example(tensors, record) for record in asked]
+            image = asked[0].pair.image
+            try:
+                found = ask(
+                    self.sam,
+                    lambda image=image, sha256=sha256: self.sam.embed(
+                        images.load(self.root, image, self.policy, sha256).pixels
+                    ),
+                    self.prompter(examples),
+                    [e.relevance for e in examples],
+                    self.rules,
+                )
+            except images.ImageError as error:
+                yield [], [Failure(stage_name, r.pair.id, error.error, error.message) for r in asked]
+                continue
+            except (FloatingPointError, ValueError) as error:  # masks or scores that are not finite
+                yield [], [Failure(stage_name, r.pair.id, "bad_masks", f"{image}: {error}") for r in asked]
+                continue
+            yield list(zip(asked, examples, found, strict=True)), []
+
+
+def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | None = None) -> Asking:
+    """For one process; loads SAM unless it is given."""
+    rules = Rules(config.masks.choice, config.masks.min_area, config.masks.max_area)
+    return Asking(
+        sam or open_sam_door(config),
+        prompter,
+        Artifact.open(output / "records"),
+        Artifact.open(output / "relevance"),
+        stage.images_root(config, output),
+        stage.image_policy(config),
+        rules,
+    )
+
+
+def example(tensors: dict, record: Record) -> Example:
+    """The example of one sentence, from the tensors of its shard of DIR/relevance."""
+    size = record.height, record.width
+    features = DenseFeatures(tensors[f"dense/{record.sha256}"].astype("float32"), *size)
+    words = tensors[f"words/{record.pair.id}"].astype("float32")
+    return Example(features, RelevanceMap(tensors[f"map/{record.pair.id}"], *size), words)

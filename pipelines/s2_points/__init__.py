@@ -1,0 +1,49 @@
+"""Stage 2: the point generator, trained on the pairs alone.
+
+    ppt points CONFIG.yaml --output DIR
+
+Reads DIR/records, DIR/relevance and the images of the pairs that may teach. Writes DIR/points: the averaged
+weights (`shards/00000.safetensors`), and beside them what they were trained on and how: `object_centric/`,
+`mosaics/`, `referring_<round>/` (artifacts of their own), and `training/` (checkpoint, log, weights of every
+round).
+
+Object-centric pairs teach first, then mosaics of them, then the referring pairs themselves, whose
+pseudo-masks the generator makes anew `refreshes` times. No truth is read.
+"""
+
+import shutil
+from pathlib import Path
+
+from pipelines import stage
+from pipelines.doors import open_clip_door, open_sam_door
+from pipelines.s2_points import own_pairs
+from pipelines.s2_points.training import Workshop, train_generator
+from ppt.config import Config
+from ppt.manifest import Manifest
+from ppt.points.weights import SHARD, rows_and_tensors
+from ppt.store import Artifact, begin
+
+STAGE = own_pairs.STAGE
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+    """Make DIR/points complete. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what
+    it reads.
+    """
+    clip, sam = open_clip_door(config), open_sam_door(config)
+    inputs = {name: Artifact.open(output / name).fingerprint for name in ("records", "relevance")}
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections("clip", "relevance", "points", "generator", "sam", "masks"),
+        inputs=inputs,
+        weights={"clip": clip.weights_sha256, "sam": sam.weights_sha256},
+        seed=config.seed,
+    )
+    with begin(output / STAGE, manifest, {SHARD: ["generator"]}, fresh) as writer:
+        for shard in writer.missing:
+            shop = Workshop(config, output, clip, sam, manifest.fingerprint)
+            if fresh and shop.folder.exists():
+                shutil.rmtree(shop.folder)
+            shard.write(*rows_and_tensors(*train_generator(shop)))
+        return stage.summary(writer.finish(), made=len(writer.missing))

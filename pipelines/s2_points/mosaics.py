@@ -1,0 +1,152 @@
+"""Mosaics of the object-centric pairs' pseudo-masks, read by CLIP once, and their lessons.
+
+DIR/points/mosaics: per shard rows {id, features, height, width, kind, text, confidence, things, sure} and the
+tensors that DIR/relevance has, `dense/<mosaic>`, `map/<id>`, `words/<id>`; and a preview.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import stage
+from ppt.backbones.clip import Clip
+from ppt.config import Config
+from ppt.manifest import Manifest
+from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic
+from ppt.points.lessons import make_lesson
+from ppt.records import images
+from ppt.relevance import relevance_maps
+from ppt.report import preview
+from ppt.rle import decode, encode, from_json
+from ppt.seeding import generator
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact, begin
+
+STAGE, NAME = "points", "mosaics"
+SENTENCES = 6
+PREVIEWED = 12
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: the model, and the pieces with where and how their images are read."""
+
+    clip: Clip
+    config: Config
+    pieces: "Pieces"
+
+
+class Pieces(Sequence[Piece]):
+    """Object-centric pairs with pseudo-masks; an image is read when it is asked for."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]], root: Path, policy: images.ImagePolicy) -> None:
+        self._rows, self._root, self._policy = rows, root, policy
+        self._load = functools.lru_cache(maxsize=64)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Piece:  # type: ignore[override]
+        return self._load(int(index))
+
+    def _read(self, index: int) -> Piece:
+        row = self._rows[index]
+        pixels = images.load(self._root, row["image"], self._policy, row["sha256"]).pixels
+        return Piece(pixels, decode(from_json(row["segmentation"])).astype(bool), row["text"])
+
+
+def make(config: Config, output: Path, lessons: Artifact, clip: Clip) -> Artifact | None:
+    """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask."""
+    records = Artifact.open(output / "records")
+    chosen = best(lessons, config.generator.pieces)
+    if len(chosen) < 2:
+        return None
+    rows = [{**record, **chosen[record["id"]]} for record in records.rows() if record["id"] in chosen]
+    manifest = Manifest(
+        f"{STAGE}/{NAME}",
+        schema_version=1,
+        config=config.sections("clip", "relevance", "generator"),
+        inputs={"records": records.fingerprint, "lessons": lessons.fingerprint},
+        weights={"clip": clip.weights_sha256},
+        seed=config.seed,
+    )
+    names = [f"mosaic{i:06d}" for i in range(config.generator.mosaics)]
+    size = config.shard_size
+    plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
+    pieces = Pieces(rows, stage.images_root(config, output), stage.image_policy(config))
+    with begin(output / STAGE / NAME, manifest, plan) as writer:
+        make_context = functools.partial(Context, clip, config, pieces)
+        artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
+        if not (artifact.folder / "preview.png").exists():
+            _preview(artifact, pieces, config)
+    return artifact
+
+
+def best(lessons: Artifact, share: float) -> dict[str, dict[str, Any]]:
+    """id -> row of the share of the lessons with a mask that are believed most."""
+    rows = [row for row in lessons.rows() if row["segmentation"] is not None]
+    rows.sort(key=lambda row: (-row["confidence"], row["id"]))
+    return {row["id"]: row for row in rows[: round(share * len(rows))]}
+
+
+def drawn(config: Config, pieces: Pieces, name: str) -> tuple[Mosaic, list[Said]]:
+    """The mosaic of that name, and up to SENTENCES of what can be said of it, of all kinds alike."""
+    rng = generator(config.seed, "points/mosaics", name)
+    twins, count = rng.random() < 0.6, int(rng.integers(2, 5))
+    count = min(count, len(pieces) + int(twins))
+    mosaic = make_mosaic(rng, pieces, count, twins, rng.random() < 0.5, config.generator.mosaic_side)
+    by_kind = [[said for said in mosaic.said if said.kind == kind] for kind in KINDS]
+    mixed = [[said[i] for i in rng.permutation(len(said))] for said in by_kind]
+    in_turn = [said[i] for i in range(SENTENCES) for said in mixed if i < len(said)]
+    return mosaic, in_turn[:SENTENCES]
+
+
+def shard_of_mosaics(context: Context, shard: Shard) -> None:
+    """Write one shard: every mosaic made from its name, read once."""
+    tensors: dict[str, np.ndarray] = {}
+    rows: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    for name in shard.items:
+        try:
+            mosaic, said = drawn(context.config, context.pieces, name)
+        except images.ImageError as error:  # an image that went away
+            failures.append(Failure(STAGE, name, error.error, error.message))
+            continue
+        if said:
+            rows += _rows(context, name, mosaic, said, tensors)
+    shard.write(rows, tensors, failures)
+
+
+def _rows(
+    context: Context, name: str, mosaic: Mosaic, said: list[Said], tensors: dict[str, np.ndarray]
+) -> Iterator[dict[str, Any]]:
+    settings = context.config.generator
+    features = context.clip.encode_image(mosaic.image)
+    tensors[f"dense/{name}"] = features.values.astype(np.float16)
+    texts = [one.text for one in said]
+    empty = context.clip.encode_texts([""])[0][0]
+    maps = relevance_maps(
+        features, context.clip.encode_texts(texts)[0], empty, context.config.relevance.redundancy
+    )
+    for number, (one, relevance) in enumerate(zip(said, maps, strict=True)):
+        id = f"{name}/{number}"
+        tensors[f"map/{id}"] = relevance.values
+        tensors[f"words/{id}"] = context.clip.encode_words(one.text).astype(np.float16)
+        lesson = make_lesson(mosaic.masks, one.target, relevance, settings.positives, settings.negatives)
+        row = {"id": id, "features": name, "kind": one.kind, "text": one.text, "confidence": 1.0}
+        yield {**row, "height": relevance.height, "width": relevance.width, **lesson.to_json()}
+
+
+def _preview(artifact: Artifact, pieces: Pieces, config: Config) -> None:
+    """preview.png: the first mosaics with a sentence each, and the thing it means."""
+    tiles, captions = [], []
+    for name in artifact.items(artifact.keys[0])[:PREVIEWED]:
+        mosaic, said = drawn(config, pieces, name)
+        if said:
+            tiles.append(preview.overlay_mask(mosaic.image, encode(mosaic.masks[said[0].target])))
+            captions.append(said[0].text)
+    stage.leave_preview(artifact.folder, tiles, captions)

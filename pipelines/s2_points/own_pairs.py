@@ -1,0 +1,177 @@
+"""Lessons of the user's own pairs: pseudo-masks by a teacher, how far each is to be believed, and points.
+
+DIR/points/<name>: rows {id, features, height, width, kind, segmentation, confidence, things, sure}. The first
+teacher is the map's peak, on object-centric images; later ones are the generator as it stands, on referring
+pairs. An image that some sentence of another split is about teaches nothing.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import stage
+from pipelines.asking import Asking, asking
+from ppt import rle
+from ppt.backbones.sam import SamModel
+from ppt.config import Config
+from ppt.curriculum import confidence, taken_back
+from ppt.manifest import Manifest
+from ppt.points.examples import Example
+from ppt.points.lessons import make_lesson
+from ppt.points.prompter import Prompter
+from ppt.prompting import Answer, ask
+from ppt.records import images
+from ppt.shard import Shard
+from ppt.store import Artifact, begin
+from ppt.types import PointSet, Record, RelevanceMap, Source
+
+STAGE = "points"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: how SAM is asked, and which pairs may teach."""
+
+    asking: Asking
+    config: Config
+    source: Source
+    held_out: frozenset[str]
+
+    def teaches(self, record: Record) -> bool:
+        return record.pair.source == self.source and record.sha256 not in self.held_out
+
+
+def held_out(config: Config, records: Artifact) -> frozenset[str]:
+    """Contents of the images that some sentence outside generator.splits is about."""
+    own = config.generator.splits
+    return frozenset(row["sha256"] for row in records.rows() if row["split"] not in own)
+
+
+def make(
+    config: Config, output: Path, name: str, source: Source, prompter: Prompter, sam: SamModel, teacher: str
+) -> Artifact:
+    """Make DIR/points/<name> complete. teacher: sha256 of the generator's weights; "peak" for the first."""
+    records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
+    manifest = Manifest(
+        f"{STAGE}/{name}",
+        schema_version=1,
+        config=config.sections("points", "generator", "sam", "masks"),
+        inputs={"records": records.fingerprint, "relevance": relevance.fingerprint},
+        weights={"sam": sam.weights_sha256, "teacher": teacher},
+        seed=config.seed,
+    )
+    held = held_out(config, records)
+    make_context = functools.partial(_context, config, output, prompter, source, held, sam)
+    context = make_context()
+    there = {key: {row["id"] for row in relevance.rows(key)} for key in relevance.keys}
+    plan = {
+        key: [
+            r["id"]
+            for r in records.rows(key)
+            if r["id"] in there[key] and context.teaches(Record.from_json(r))
+        ]
+        for key in there
+    }
+    with begin(output / STAGE / name, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
+        artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
+    return artifact
+
+
+def _context(
+    config: Config, output: Path, prompter: Prompter, source: Source, held: frozenset[str], sam: SamModel
+) -> Context:
+    return Context(asking(config, output, prompter, sam), config, source, held)
+
+
+def shard_of_lessons(context: Context, shard: Shard) -> None:
+    """Write one shard; a sentence without a pseudo-mask has confidence 0 and nothing to teach."""
+    tensors = context.asking.relevance.tensors(shard.key)
+    rows, failures = [], []
+    for answered, failed in context.asking.answers(STAGE, shard.key, context.teaches):
+        failures += failed
+        if answered:
+            vectors = np.stack([tensors[f"text/{r.pair.id}"].astype(np.float32) for r, *_ in answered])
+            rows += _lessons(context, answered, vectors @ vectors.T)
+    shard.write(rows, None, failures)
+
+
+def _lessons(
+    context: Context, answered: Sequence[tuple[Record, Example, Answer]], likeness: np.ndarray
+) -> list[dict[str, Any]]:
+    """The rows of one image. Sentences that say different things must not mean one mask."""
+    settings = context.config.generator
+    chosen = [a.choice.index for *_, a in answered]
+    masks = [
+        np.zeros((r.height, r.width), bool) if i is None else rle.decode(a.candidates.rles[i]).astype(bool)
+        for (r, _, a), i in zip(answered, chosen, strict=True)
+    ]
+    sure = _confidence(context, answered, masks)
+    overlap = np.array([[_iou(a, b) for b in masks] for a in masks])
+    sure = np.where(taken_back(overlap, likeness, sure, context.config.labels.conflict_iou), 0, sure)
+    rows: list[dict[str, Any]] = []
+    for i, (record, example, answer) in enumerate(answered):
+        row = {"id": record.pair.id, "features": record.sha256, "kind": context.source}
+        row |= {"height": record.height, "width": record.width, "confidence": round(float(sure[i]), 6)}
+        if sure[i] == 0 or chosen[i] is None:
+            rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
+            continue
+        others = [j for j in range(len(masks)) if j != i and sure[j] > 0 and overlap[i, j] < 0.5]
+        things = [masks[i], *(masks[j] for j in others)]
+        lesson = make_lesson(
+            things, 0, example.relevance, settings.positives, settings.negatives, float(sure[i])
+        )
+        segmentation = answer.candidates.rles[chosen[i]].to_json()
+        rows.append({**row, "segmentation": segmentation, **lesson.to_json()})
+    return rows
+
+
+def _confidence(
+    context: Context, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[np.ndarray]
+) -> np.ndarray:
+    """How far each chosen mask is to be believed, in [0, 1]; 0 where there is none."""
+    steady = np.ones(len(masks))
+    if context.config.generator.steadiness and any(mask.any() for mask in masks):
+        mirrored = _mirrored_masks(context.asking, answered)
+        steady = np.array([_iou(a, b) for a, b in zip(masks, mirrored, strict=True)])
+    scores = np.zeros((3, len(masks)))
+    for i, (*_, answer) in enumerate(answered):
+        index = answer.choice.index
+        if index is not None:
+            found = answer.candidates
+            scores[:, i] = found.predicted_iou[index], found.stability[index], answer.judged[index].agreement
+    return confidence(*scores, steady)
+
+
+def _mirrored_masks(how: Asking, answered: Sequence[tuple[Record, Example, Answer]]) -> list[np.ndarray]:
+    """What the same points, mirrored, find in the mirror image; mirrored back."""
+    record = answered[0][0]
+    pixels = images.load(how.root, record.pair.image, how.policy, record.sha256).pixels
+    flipped = np.ascontiguousarray(pixels[:, ::-1])
+    sets = [[_mirrored(points, record.width) for points in answer.sets] for *_, answer in answered]
+    maps = [
+        RelevanceMap(np.ascontiguousarray(e.relevance.values[:, ::-1]), record.height, record.width)
+        for _, e, _ in answered
+    ]
+    found = ask(how.sam, lambda: how.sam.embed(flipped), sets, maps, how.rules)
+    nothing = np.zeros((record.height, record.width), bool)
+    return [
+        nothing
+        if a.choice.index is None
+        else rle.decode(a.candidates.rles[a.choice.index])[:, ::-1].astype(bool)
+        for a in found
+    ]
+
+
+def _mirrored(points: PointSet, width: int) -> PointSet:
+    xy = points.xy.copy()
+    xy[:, 0] = width - 1 - xy[:, 0]
+    return PointSet(xy, points.labels, points.confidence, points.reasons)
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 0.0

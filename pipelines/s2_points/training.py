@@ -1,0 +1,195 @@
+"""The generator's training: sources opened by the curriculum, in stretches between rounds of pseudo-masks."""
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pipelines.s2_points import mosaics, own_pairs
+from pipelines.s2_points.sources import LessonSource
+from ppt.backbones.clip import Clip
+from ppt.backbones.sam import SamModel
+from ppt.backbones.weights import resolve_device
+from ppt.checkpoint import Checkpoints
+from ppt.config import Config, Source
+from ppt.curriculum import Curriculum, ordered
+from ppt.durable import identity, write_atomic
+from ppt.points.examples import collate
+from ppt.points.generator import PointGenerator
+from ppt.points.losses import point_losses
+from ppt.points.prompter import Prompter
+from ppt.seeding import generator, torch_generator
+from ppt.store import Artifact
+from ppt.training import Plan, train
+
+STAGE = own_pairs.STAGE
+DISTANCE, CLASSES, CONFIDENCE = 5.0, 1.0, 1.0
+"""Weights of the losses, as DETR weighs L1 against classes (Carion et al. 2020, section A.4)."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a training works with. fingerprint: of the manifest of DIR/points; a checkpoint belongs to one."""
+
+    config: Config
+    output: Path
+    clip: Clip
+    sam: SamModel
+    fingerprint: str
+
+    @cached_property
+    def relevance(self) -> Artifact:
+        return Artifact.open(self.output / "relevance")
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoint, log and the weights of every round lie."""
+        return self.output / STAGE / "training"
+
+
+def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Train to the end, resuming where it stopped; returns the arguments of `PointGenerator` and the averaged
+    state.
+    """
+    settings = shop.config.generator
+    shop.folder.mkdir(parents=True, exist_ok=True)
+    sources = _first_sources(shop)
+    if "referring" in settings.sources:
+        sources["referring"] = None  # made when its time comes
+    curriculum = _curriculum(shop.config, sources)
+    sizes = _sizes(shop)
+    device = resolve_device(shop.config.device)
+    network = _new_network(shop.config.seed, sizes).to(device)
+    plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
+    checkpoints = Checkpoints(shop.folder, shop.fingerprint)
+
+    def losses_of(step: int) -> dict[str, Tensor]:
+        batch = draw(sources, curriculum, step / settings.steps, step, settings.batch, shop.config.seed)
+        found = network(collate([example for example, _ in batch], device))
+        losses = point_losses(found, [lesson for _, lesson in batch], settings.ignore)
+        return {
+            "distance": DISTANCE * losses.distance,
+            "classes": CLASSES * losses.classes,
+            "confidence": CONFIDENCE * losses.confidence,
+        }
+
+    def stretch(until: int | None) -> dict[str, Tensor]:
+        return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", until=until)
+
+    for number, step in enumerate(rounds(curriculum, settings.refreshes, settings.steps)):
+        path = shop.folder / f"round_{number}.safetensors"
+        if step > 0 and not path.exists():
+            write_atomic(path, save(stretch(step)))
+        sources["referring"] = _referring(shop, number, sizes, path if step > 0 else None)
+    return sizes, stretch(None)
+
+
+def rounds(curriculum: Curriculum, refreshes: int, steps: int) -> list[int]:
+    """The steps before which the referring pairs' pseudo-masks are made: when they open, and evenly after.
+
+    None where the referring pairs are no source.
+    """
+    opening = next((o.at for o in curriculum.openings if o.source == "referring"), None)
+    if opening is None:
+        return []
+    moments = [opening + (1 - opening) * k / refreshes for k in range(refreshes)]
+    return sorted({int(moment * steps) for moment in moments})
+
+
+def draw(
+    sources: dict[Source, LessonSource | None],
+    curriculum: Curriculum,
+    progress: float,
+    step: int,
+    count: int,
+    seed: int,
+) -> list[tuple[Any, Any]]:
+    """A batch of a step: every source's share of it, in numbers drawn at random."""
+    shares = curriculum.shares(progress)
+    admitted: dict[Source, np.ndarray] = {}
+    for name, source in sources.items():
+        if source is not None and shares.get(name, 0) > 0:
+            believed = source.confidence > 0
+            open_to = curriculum.admitted(progress, source.confidence) if name == "referring" else believed
+            if open_to.any():
+                admitted[name] = open_to
+    if not admitted:
+        raise ValueError("points: no pair has a pseudo-mask to learn from; look at DIR/points")
+    weights = np.array([shares[name] for name in admitted])
+    numbers = generator(seed, "points/batch", str(step)).multinomial(count, weights / weights.sum())
+    batch: list[tuple[Any, Any]] = []
+    for (name, open_to), number in zip(admitted.items(), numbers, strict=True):
+        source = sources[name]
+        assert source is not None
+        batch += source.draw(step, int(number), open_to)
+    return batch
+
+
+def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
+    """The sources that need no generator; says what is lost where there is none."""
+    config, wanted = shop.config, shop.config.generator.sources
+    if not {"object_centric", "mosaic"} & set(wanted):
+        return {}
+    peak = Prompter(config.points.model_copy(update={"method": "peak"}))
+    singles = own_pairs.make(config, shop.output, "object_centric", "object_centric", peak, shop.sam, "peak")
+    if not any(row["confidence"] > 0 for row in singles.rows()):
+        print(
+            "points: no object-centric pair has a pseudo-mask, so there are no mosaics either: nothing "
+            "teaches places and true negatives; mark such pairs with source object_centric",
+            file=sys.stderr,
+        )
+        return {}
+    found: dict[Source, LessonSource | None] = {}
+    if "object_centric" in wanted:
+        found["object_centric"] = LessonSource("object_centric", singles, shop.relevance, config.seed)
+    made = mosaics.make(config, shop.output, singles, shop.clip) if "mosaic" in wanted else None
+    if made is not None:
+        found["mosaic"] = LessonSource("mosaic", made, made, config.seed)
+    return found
+
+
+def _curriculum(config: Config, sources: dict[Source, LessonSource | None]) -> Curriculum:
+    named = [source for source in config.generator.sources if source in sources]
+    return ordered(config.generator.order, named, [1.0] * len(named))
+
+
+def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path | None) -> LessonSource:
+    """The referring pairs with pseudo-masks by the generator of that round; by the map's peak before any."""
+    points, teacher = shop.config.points, "peak"
+    prompter = Prompter(points.model_copy(update={"method": "peak"}))
+    if weights is not None:
+        network = PointGenerator(**sizes)
+        network.load_state_dict(load_file(weights))
+        prompter = Prompter(points, network.eval().requires_grad_(False))
+        teacher = identity(weights.read_bytes())["sha256"]
+    name = f"referring_{number}"
+    lessons = own_pairs.make(shop.config, shop.output, name, "referring", prompter, shop.sam, teacher)
+    return LessonSource("referring", lessons, shop.relevance, shop.config.seed)
+
+
+def _sizes(shop: Workshop) -> dict[str, Any]:
+    settings = shop.config.generator
+    tensors = shop.relevance.tensors(shop.relevance.keys[0])
+    cells = next(value for name, value in tensors.items() if name.startswith("dense/"))
+    words = next(value for name, value in tensors.items() if name.startswith("words/"))
+    return {
+        "cell_width": cells.shape[2],
+        "word_width": words.shape[1],
+        "width": settings.width,
+        "sets": settings.sets,
+        "points": settings.points,
+        "layers": settings.layers,
+        "ignore": settings.ignore,
+    }
+
+
+def _new_network(seed: int, sizes: dict[str, Any]) -> PointGenerator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(seed, "points", "network").initial_seed())
+        return PointGenerator(**sizes)

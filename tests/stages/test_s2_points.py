@@ -1,0 +1,138 @@
+"""Stage 2: lessons from the pairs that may teach, mosaics of them, and a training that resumes to the bit."""
+
+import json
+
+import numpy as np
+import pytest
+from fixtures.pictures import disc, picture, write_rows
+from fixtures.processes import snapshot
+from fixtures.walk import rows, settings, walk
+from PIL import Image
+
+from ppt import rle
+from ppt.points.weights import read_generator
+from ppt.store import Artifact
+
+SMALL = (
+    "points.method=generator", "generator.width=16", "generator.layers=1", "generator.sets=3",
+    "generator.points=4", "generator.steps=6", "generator.batch=4", "generator.mosaics=5",
+    "generator.mosaic_side=64", "generator.save_every=2", "generator.positives=2", "generator.negatives=2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four discs alone, two pairs of discs to train on, one held out; a.png's disc is of a test pair too."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pairs, truth = [], []
+    scenes = {
+        "one.png": {"left": "red"}, "two.png": {"middle": "green"}, "three.png": {"right": "blue"},
+        "four.png": {"right": "red"}, "held.png": {"left": "blue"},
+        "both.png": {"left": "red", "right": "blue"}, "more.png": {"left": "green", "middle": "red"},
+        "test.png": {"left": "red", "right": "green"},
+    }  # fmt: skip
+    for name, discs in scenes.items():
+        Image.fromarray(picture(discs)).save(folder / name)
+        for where, colour in discs.items():
+            id = f"{name.split('.')[0]}-{where}"
+            source = "object_centric" if len(discs) == 1 else "referring"
+            split = "test" if name == "test.png" else "train"
+            pairs.append(
+                {"id": id, "image": name, "text": f"the {colour} disc", "split": split, "source": source}
+            )
+            truth.append({"id": id, "segmentation": rle.encode(disc(where)).to_json()})
+    pairs.append({"id": "held-test", "image": "held.png", "text": "the blue disc", "split": "test"})
+    write_rows(folder / "pairs.jsonl", pairs)
+    write_rows(folder / "truth.jsonl", truth)
+    return folder
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out"
+
+
+def lessons(output, name):
+    return {row["id"]: row for row in Artifact.open(output / "points" / name).rows()}
+
+
+def test_the_pairs_that_may_teach_do_and_no_others(models, pictures, output):
+    summary = walk(settings(pictures, *SMALL), output, "points")
+    assert summary.line() == "points: 1 items, 0 skipped; 1 shards made, 0 kept"
+    assert set(lessons(output, "object_centric")) == {"one-left", "two-middle", "three-right", "four-right"}
+    pairs = {"both-left", "both-right", "more-left", "more-middle"}
+    assert set(lessons(output, "referring_0")) == set(lessons(output, "referring_1")) == pairs
+
+
+def test_a_pseudo_mask_teaches_points_inside_it(models, pictures, output):
+    walk(settings(pictures, *SMALL), output, "points")
+    for id, row in lessons(output, "object_centric").items():
+        where = id.split("-")[1]
+        np.testing.assert_array_equal(rle.decode(rle.from_json(row["segmentation"])), disc(where))
+        assert 0.5 < row["confidence"] == row["sure"] <= 1
+        [points] = row["things"]
+        inside = [disc(where)[int(y * 48), int(x * 64)] for x, y, _ in points]
+        assert inside == [True, True, False, False]
+
+
+def test_mosaics_say_what_is_true_of_one_thing(models, pictures, output):
+    walk(settings(pictures, *SMALL), output, "points")
+    artifact = Artifact.open(output / "points" / "mosaics")
+    found = list(artifact.rows())
+    assert len({row["features"] for row in found}) >= 3
+    tensors = {name for key in artifact.keys for name in artifact.tensors(key)}
+    for row in found:
+        assert {f"dense/{row['features']}", f"map/{row['id']}", f"words/{row['id']}"} <= tensors
+        assert row["things"]
+    assert (artifact.folder / "preview.png").stat().st_size > 1000
+
+
+def test_the_weights_are_those_of_a_generator_and_masks_use_it(models, pictures, output):
+    config = settings(pictures, *SMALL, "points.sets=2")
+    walk(config, output, "points")
+    generator = read_generator(Artifact.open(output / "points"))
+    assert not generator.training
+    assert len((output / "points" / "training" / "log.jsonl").read_text().splitlines()) == 6
+    walk(config, output, "masks", first="masks")
+    for row in rows(output, "masks").values():
+        assert 1 <= len(row["sets"]) <= 2
+        assert all(label != -1 for point in row["sets"] for *_, label in point["points"])
+
+
+def test_a_training_that_was_killed_goes_on_as_if_nothing_had_happened(
+    models, pictures, output, tmp_path, monkeypatch
+):
+    from pipelines.s2_points import training
+
+    config = settings(pictures, *SMALL)
+    walk(config, output, "points")
+    other = tmp_path / "other"
+    for step in (1, 3, 5):
+
+        def stopped(*arguments, step=step, real=training.draw):
+            if arguments[3] == step:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "draw", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                walk(config, other, "points")
+    walk(config, other, "points")
+    assert snapshot(other / "points") == snapshot(output / "points")
+
+
+def test_without_object_centric_pairs_a_warning_says_what_is_lost(models, pictures, output, capsys):
+    only = [json.loads(line) for line in (pictures / "pairs.jsonl").read_text().splitlines()]
+    write_rows(pictures / "pairs.jsonl", [row for row in only if row.get("source") != "object_centric"])
+    walk(settings(pictures, *SMALL), output, "points")
+    assert "no object-centric pair has a pseudo-mask" in capsys.readouterr().err
+    assert not (output / "points" / "mosaics").exists()
+
+
+@pytest.mark.parametrize("order", ["curriculum", "together", "reversed"])
+def test_every_order_trains(models, pictures, output, order):
+    walk(settings(pictures, *SMALL, f"generator.order={order}"), output, "points")
+    log = [json.loads(line) for line in (output / "points/training/log.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(list(row.values())).all() for row in log)
