@@ -38,10 +38,10 @@ def describe(config: Config, output: Path) -> Iterator[str]:
         "labels": len(good) * BYTES_PER_CANDIDATE * 2,
     }
     if config.points.method == "generator":
-        steps, mosaics = config.generator.steps, config.generator.mosaics
+        how = config.generator
         state = "complete" if json_object(output / "points" / "index.json") is not None else "to do"
-        size = _human(mosaics * BYTES_PER_MOSAIC)
-        yield f"points     {steps} steps of {config.generator.batch}, {mosaics} mosaics, about {size}: {state}"
+        size = _human(how.mosaics * BYTES_PER_MOSAIC)
+        yield f"points     {how.steps} steps of {how.batch}, {how.mosaics} mosaics, about {size}: {state}"
     for stage in STAGES:
         state = _state(output / stage, shards)
         yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {state}"

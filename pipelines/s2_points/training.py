@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipelines.s2_points import mosaics, own_pairs
 from pipelines.s2_points.sources import LessonSource
+from pipelines.s2_points.watch import Watch
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.backbones.weights import resolve_device
@@ -69,6 +70,8 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
     checkpoints = Checkpoints(shop.folder, shop.fingerprint)
 
+    watch = Watch(shop.config, shop.output, shop.folder, network)
+
     def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(sources, curriculum, step / settings.steps, step, settings.batch, shop.config.seed)
         found = network(collate([example for example, _ in batch], device))
@@ -80,7 +83,7 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
         }
 
     def stretch(until: int | None) -> dict[str, Tensor]:
-        return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", until=until)
+        return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", watch, until)
 
     for number, step in enumerate(rounds(curriculum, settings.refreshes, settings.steps)):
         path = shop.folder / f"round_{number}.safetensors"

@@ -1,6 +1,7 @@
 """Stage 2: lessons from the pairs that may teach, mosaics of them, and a training that resumes to the bit."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -93,7 +94,10 @@ def test_the_weights_are_those_of_a_generator_and_masks_use_it(models, pictures,
     walk(config, output, "points")
     generator = read_generator(Artifact.open(output / "points"))
     assert not generator.training
-    assert len((output / "points" / "training" / "log.jsonl").read_text().splitlines()) == 6
+    training = output / "points" / "training"
+    assert len((training / "log.jsonl").read_text().splitlines()) == 6
+    assert {path.name for path in training.glob("*.png")} == {f"points_00000{n}.png" for n in (2, 4, 6)}
+    assert list((training / "tensorboard").iterdir())
     walk(config, output, "masks", first="masks")
     for row in rows(output, "masks").values():
         assert 1 <= len(row["sets"]) <= 2
@@ -120,6 +124,8 @@ def test_a_training_that_was_killed_goes_on_as_if_nothing_had_happened(
             with pytest.raises(KeyboardInterrupt):
                 walk(config, other, "points")
     walk(config, other, "points")
+    for folder in (other, output):
+        shutil.rmtree(folder / "points" / "training" / "tensorboard")  # holds times
     assert snapshot(other / "points") == snapshot(output / "points")
 
 
