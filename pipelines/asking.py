@@ -8,8 +8,8 @@ from pipelines import stage
 from pipelines.doors import open_sam_door
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
-from ppt.points.examples import Example
 from ppt.points.prompter import Prompter
+from ppt.points.scene import Example
 from ppt.prompting import Answer, Rules, ask
 from ppt.records import images
 from ppt.shard import Failure
@@ -49,6 +49,7 @@ class Asking:
                     self.prompter(examples),
                     [e.relevance for e in examples],
                     self.rules,
+                    self.prompter.look(examples),
                 )
             except images.ImageError as error:
                 yield [], [Failure(stage_name, r.pair.id, error.error, error.message) for r in asked]

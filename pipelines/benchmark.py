@@ -23,7 +23,7 @@ from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.metrics import Conventions, Sample, Score
 from ppt.points.prompter import Prompter
-from ppt.prompting import Answer, ask
+from ppt.prompting import Answer, Prompt, ask
 from ppt.records import images
 from ppt.rle import Rle
 from ppt.store import Artifact
@@ -76,7 +76,7 @@ def _shard(context: Asking, config: Config, key: str, truth: dict[str, Any]) -> 
             for record, row, answer in zip(asked, rows, answers, strict=True):
                 yield name, _sample(record, row, answer, answer.choice.index)
         true = [Truth.from_json(row).rle for row in rows]
-        prompts = [[innermost(mask)] for mask in true]
+        prompts = [[Prompt(innermost(mask), m)] for mask, m in zip(true, maps, strict=True)]
         answers = ask(context.sam, lambda it=embedding: it, prompts, maps, context.rules)
         for record, row, answer, mask in zip(asked, rows, answers, true, strict=True):
             yield ORACLE, _sample(record, row, answer, answer.choice.index)

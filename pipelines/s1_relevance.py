@@ -4,8 +4,8 @@
 
 Reads DIR/records and the images. Writes DIR/relevance: per shard a safetensors file with `dense/<sha256>`
 (gh, gw, d) float16, `map/<id>` (gh, gw) float32, `text/<id>` (d,) float16, the sentence's vector, and
-`words/<id>` (t, w) float16, CLIP's states of its tokens; rows {id, sha256, height, width, flags}; and a
-preview of maps.
+`words/<id>` (t, d) float16, that of each of its words read alone; rows {id, sha256, height, width, flags};
+and a preview of maps.
 """
 
 import functools
@@ -19,6 +19,7 @@ from pipelines.doors import open_clip_door
 from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
+from ppt.points.scene import words_of
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
@@ -95,7 +96,7 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
             found, cut = maps[texts.index(record.pair.text)], truncated[texts.index(record.pair.text)]
             tensors[f"map/{record.pair.id}"] = found.values
             tensors[f"text/{record.pair.id}"] = vectors[texts.index(record.pair.text)].astype(np.float16)
-            words = context.clip.encode_words(record.pair.text)
+            words, _ = context.clip.encode_texts(words_of(record.pair.text))
             tensors[f"words/{record.pair.id}"] = words.astype(np.float16)
             flags = [*record.flags, *(["text_truncated"] if cut else [])]
             size = {"height": found.height, "width": found.width}

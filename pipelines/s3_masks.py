@@ -83,6 +83,7 @@ def _row(record: Record, example: Example, answer: Answer) -> dict[str, Any]:
             "predicted_iou": _rounded(masks.predicted_iou[i]),
             "stability": _rounded(masks.stability[i]),
             "agreement": _rounded(answer.judged[i].agreement),
+            "fit": _rounded(answer.judged[i].fit),
             "relevance": _rounded(answer.judged[i].relevance),
             "contrast": _rounded(answer.judged[i].contrast),
             "area": _rounded(answer.judged[i].area),
@@ -95,7 +96,10 @@ def _row(record: Record, example: Example, answer: Answer) -> dict[str, Any]:
         "text": record.pair.text,
         "height": record.height,
         "width": record.width,
-        "sets": [{"points": _points(points), "sure": _rounded(points.confidence)} for points in answer.sets],
+        "sets": [
+            {"points": _points(points), "sure": _rounded(sure)}
+            for points, sure in zip(answer.sets, answer.sure, strict=True)
+        ],
         "points": _points(answer.points),
         "point_reasons": list(answer.points.reasons),
         "peak": _rounded(contrast(example.relevance.values)),

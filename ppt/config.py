@@ -58,7 +58,7 @@ class RelevanceConfig(Section):
 
 class PointsConfig(Section):
     method: Literal["peak", "surgery", "read", "generator"] = "peak"
-    sets: Count = 3  # of the generator's, how many are asked of SAM
+    sets: Count = 4  # of the generator's, how many are asked of SAM
     surgery_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     read_positive: Share = 0.8
     read_negative: Share = 0.2
@@ -69,8 +69,8 @@ class GeneratorConfig(Section):
     splits: tuple[str, ...] = ("", "train")  # of the pairs that may teach; "" are those without a split
     width: Count = 128
     sets: Count = 6
-    points: Count = 8
-    layers: Count = 2
+    points: Annotated[int, Field(ge=3)] = 6
+    layers: Count = 1
     positives: Count = 3  # target points in a thing
     negatives: Annotated[int, Field(ge=0)] = 3  # and around it; 0 teaches positives alone
     ignore: bool = True  # a point may say nothing
@@ -82,8 +82,9 @@ class GeneratorConfig(Section):
     mosaic_side: Count = 320  # pixels
     refreshes: Count = 2  # times that the referring pairs' pseudo-masks are made anew
     steps: Count = 1500
-    batch: Count = 32
-    rate: Annotated[float, Field(gt=0)] = 5e-4
+    batch: Count = 16  # sentences whose images are searched in a step
+    readings: Count = 96  # and sentences that are read
+    rate: Annotated[float, Field(gt=0)] = 1e-3
     save_every: Count = 100
 
 

@@ -99,16 +99,18 @@ def ordered(order: Order, sources: Sequence[Source], weights: Sequence[float]) -
 def confidence(
     predicted_iou: Float[np.ndarray, " n"],
     stability: Float[np.ndarray, " n"],
-    agreement: Float[np.ndarray, " n"],
+    fit: Float[np.ndarray, " n"],
+    sureness: Float[np.ndarray, " n"],
     steadiness: Float[np.ndarray, " n"],
 ) -> Float[np.ndarray, " n"]:
     """How far the mask of each pair is to be believed, in [0, 1]: the geometric mean of its witnesses.
 
-    predicted_iou, stability: SAM's of the chosen mask. agreement: with the relevance map, in [-1, 1].
-    steadiness: IoU with the mask found in the mirrored image. What is not a number counts as 0.
+    predicted_iou, stability: SAM's of the chosen mask. fit: with the map that its points came from, in
+    [-1, 1]. sureness: the share of its set of points among the sentence's. steadiness: IoU with the mask
+    found in the mirrored image. What is not a number counts as 0.
     """
-    witnesses = np.stack([predicted_iou, stability, agreement, steadiness]).astype(np.float64)
-    return np.clip(np.nan_to_num(witnesses, nan=0.0), 0, 1).prod(0) ** 0.25
+    witnesses = np.stack([predicted_iou, stability, fit, sureness, steadiness]).astype(np.float64)
+    return np.clip(np.nan_to_num(witnesses, nan=0.0), 0, 1).prod(0) ** (1 / len(witnesses))
 
 
 def taken_back(

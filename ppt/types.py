@@ -244,10 +244,6 @@ class TextImageModel(Protocol):
         """Sentences -> unit vectors (n, d) float32, and whether each was cut to the model's context."""
         ...
 
-    def encode_words(self, text: str) -> Float32[np.ndarray, "t w"]:
-        """A sentence -> the states of its tokens (t, w) float32, start and end included."""
-        ...
-
 
 @runtime_checkable
 class PromptableModel(Protocol):

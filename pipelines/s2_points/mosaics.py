@@ -1,12 +1,13 @@
 """Mosaics of the object-centric pairs' pseudo-masks, read by CLIP once, and their lessons.
 
-DIR/points/mosaics: per shard rows {id, features, height, width, kind, text, confidence, things, sure} and the
-tensors that DIR/relevance has, `dense/<mosaic>`, `map/<id>`, `words/<id>`; and a preview.
+DIR/points/mosaics: per shard rows {id, features, covers, height, width, kind, text, confidence, things,
+meant, complete, sure}; the tensors that DIR/relevance has, `dense/<mosaic>`, `map/<id>`, `words/<id>`, and
+`covers/<mosaic>` (t, gh, gw) uint8, what each thing covers in 255ths of a cell; and a preview.
 """
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
 from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic
-from ppt.points.lessons import make_lesson
+from ppt.points.lessons import make_lesson, stored
+from ppt.points.scene import words_of
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
@@ -25,6 +27,7 @@ from ppt.rle import decode, encode, from_json
 from ppt.seeding import generator
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
+from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
 SENTENCES = 6
@@ -132,13 +135,21 @@ def _rows(
     maps = relevance_maps(
         features, context.clip.encode_texts(texts)[0], empty, context.config.relevance.redundancy
     )
+    lesson = make_lesson(mosaic.masks, 0, _flat(maps[0]), settings.positives, settings.negatives)
+    tensors[f"covers/{name}"] = stored(lesson.covers)
     for number, (one, relevance) in enumerate(zip(said, maps, strict=True)):
         id = f"{name}/{number}"
         tensors[f"map/{id}"] = relevance.values
-        tensors[f"words/{id}"] = context.clip.encode_words(one.text).astype(np.float16)
-        lesson = make_lesson(mosaic.masks, one.target, relevance, settings.positives, settings.negatives)
-        row = {"id": id, "features": name, "kind": one.kind, "text": one.text, "confidence": 1.0}
-        yield {**row, "height": relevance.height, "width": relevance.width, **lesson.to_json()}
+        words, _ = context.clip.encode_texts(words_of(one.text))
+        tensors[f"words/{id}"] = words.astype(np.float16)
+        row = {"id": id, "features": name, "covers": name, "kind": one.kind, "text": one.text}
+        row |= {"confidence": 1.0, "height": relevance.height, "width": relevance.width}
+        yield {**row, **replace(lesson, meant=one.target).to_row()}
+
+
+def _flat(like: RelevanceMap) -> RelevanceMap:
+    """Tempts nowhere: the things of a mosaic are all known."""
+    return RelevanceMap(np.zeros_like(like.values), like.height, like.width)
 
 
 def _preview(artifact: Artifact, pieces: Pieces, config: Config) -> None:

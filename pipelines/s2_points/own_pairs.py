@@ -1,6 +1,7 @@
 """Lessons of the user's own pairs: pseudo-masks by a teacher, how far each is to be believed, and points.
 
-DIR/points/<name>: rows {id, features, height, width, kind, segmentation, confidence, things, sure}. The first
+DIR/points/<name>: rows {id, features, covers, height, width, kind, segmentation, confidence, things, meant,
+complete, sure} and `covers/<id>` (t, gh, gw) uint8, what each thing covers in 255ths of a cell. The first
 teacher is the map's peak, on object-centric images; later ones are the generator as it stands, on referring
 pairs. An image that some sentence of another split is about teaches nothing.
 """
@@ -20,10 +21,10 @@ from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.curriculum import confidence, taken_back
 from ppt.manifest import Manifest
-from ppt.points.examples import Example
-from ppt.points.lessons import make_lesson
+from ppt.points.lessons import make_lesson, stored
 from ppt.points.prompter import Prompter
-from ppt.prompting import Answer, ask
+from ppt.points.scene import Example
+from ppt.prompting import Answer, Prompt, ask, coverage
 from ppt.records import images
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
@@ -91,18 +92,24 @@ def shard_of_lessons(context: Context, shard: Shard) -> None:
     """Write one shard; a sentence without a pseudo-mask has confidence 0 and nothing to teach."""
     tensors = context.asking.relevance.tensors(shard.key)
     rows, failures = [], []
+    covers: dict[str, np.ndarray] = {}
     for answered, failed in context.asking.answers(STAGE, shard.key, context.teaches):
         failures += failed
         if answered:
             vectors = np.stack([tensors[f"text/{r.pair.id}"].astype(np.float32) for r, *_ in answered])
-            rows += _lessons(context, answered, vectors @ vectors.T)
-    shard.write(rows, None, failures)
+            rows += _lessons(context, answered, vectors @ vectors.T, covers)
+    shard.write(rows, covers, failures)
 
 
 def _lessons(
-    context: Context, answered: Sequence[tuple[Record, Example, Answer]], likeness: np.ndarray
+    context: Context,
+    answered: Sequence[tuple[Record, Example, Answer]],
+    likeness: np.ndarray,
+    covers: dict[str, np.ndarray],
 ) -> list[dict[str, Any]]:
-    """The rows of one image. Sentences that say different things must not mean one mask."""
+    """The rows of one image, and into `covers` what goes with them. Sentences that say different things must
+    not mean one mask.
+    """
     settings = context.config.generator
     chosen = [a.choice.index for *_, a in answered]
     masks = [
@@ -114,18 +121,26 @@ def _lessons(
     sure = np.where(taken_back(overlap, likeness, sure, context.config.labels.conflict_iou), 0, sure)
     rows: list[dict[str, Any]] = []
     for i, (record, example, answer) in enumerate(answered):
-        row = {"id": record.pair.id, "features": record.sha256, "kind": context.source}
+        id = record.pair.id
+        row = {"id": id, "features": record.sha256, "covers": id, "kind": context.source}
         row |= {"height": record.height, "width": record.width, "confidence": round(float(sure[i]), 6)}
         if sure[i] == 0 or chosen[i] is None:
             rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
-            continue
+            continue  # nothing to teach
         others = [j for j in range(len(masks)) if j != i and sure[j] > 0 and overlap[i, j] < 0.5]
         things = [masks[i], *(masks[j] for j in others)]
         lesson = make_lesson(
-            things, 0, example.relevance, settings.positives, settings.negatives, float(sure[i])
+            things,
+            0,
+            example.relevance,
+            settings.positives,
+            settings.negatives,
+            context.source == "object_centric",
+            float(sure[i]),
         )
+        covers[f"covers/{id}"] = stored(lesson.covers)
         segmentation = answer.candidates.rles[chosen[i]].to_json()
-        rows.append({**row, "segmentation": segmentation, **lesson.to_json()})
+        rows.append({**row, "segmentation": segmentation, **lesson.to_row()})
     return rows
 
 
@@ -135,34 +150,39 @@ def _confidence(
     """How far each chosen mask is to be believed, in [0, 1]; 0 where there is none."""
     steady = np.ones(len(masks))
     if context.config.generator.steadiness and any(mask.any() for mask in masks):
-        mirrored = _mirrored_masks(context.asking, answered)
+        mirrored = _mirrored_masks(context.asking, answered, masks)
         steady = np.array([_iou(a, b) for a, b in zip(masks, mirrored, strict=True)])
-    scores = np.zeros((3, len(masks)))
+    scores = np.zeros((4, len(masks)))
     for i, (*_, answer) in enumerate(answered):
         index = answer.choice.index
         if index is not None:
-            found = answer.candidates
-            scores[:, i] = found.predicted_iou[index], found.stability[index], answer.judged[index].agreement
+            found, sure = answer.candidates, answer.sure[answer.of_set[index]]
+            scores[:, i] = found.predicted_iou[index], found.stability[index], answer.judged[index].fit, sure
     return confidence(*scores, steady)
 
 
-def _mirrored_masks(how: Asking, answered: Sequence[tuple[Record, Example, Answer]]) -> list[np.ndarray]:
-    """What the same points, mirrored, find in the mirror image; mirrored back."""
+def _mirrored_masks(
+    how: Asking, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """What the same points, mirrored, find in the mirror image of each mask; mirrored back."""
     record = answered[0][0]
     pixels = images.load(how.root, record.pair.image, how.policy, record.sha256).pixels
     flipped = np.ascontiguousarray(pixels[:, ::-1])
-    sets = [[_mirrored(points, record.width) for points in answer.sets] for *_, answer in answered]
     maps = [
-        RelevanceMap(np.ascontiguousarray(e.relevance.values[:, ::-1]), record.height, record.width)
-        for _, e, _ in answered
+        RelevanceMap(coverage(mask[:, ::-1], e.relevance.values.shape), *mask.shape)
+        for (_, e, _), mask in zip(answered, masks, strict=True)
     ]
-    found = ask(how.sam, lambda: how.sam.embed(flipped), sets, maps, how.rules)
+    prompts = [
+        [Prompt(_mirrored(answer.points, record.width), found)]
+        for (*_, answer), found in zip(answered, maps, strict=True)
+    ]
+    again = ask(how.sam, lambda: how.sam.embed(flipped), prompts, maps, how.rules)
     nothing = np.zeros((record.height, record.width), bool)
     return [
         nothing
         if a.choice.index is None
         else rle.decode(a.candidates.rles[a.choice.index])[:, ::-1].astype(bool)
-        for a in found
+        for a in again
     ]
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ppt.points.examples import Example
 from ppt.points.lessons import Lesson
+from ppt.points.scene import Example
 from ppt.seeding import generator
 from ppt.store import Artifact
 from ppt.types import DenseFeatures, RelevanceMap
 
-ACTIVE = 3
+ACTIVE = 4
 """Shards that batches are drawn from at a time."""
 WINDOW = 25
 """Steps after which other shards come."""
@@ -74,7 +74,7 @@ class LessonSource:
         return [self._lesson(known) for known in drawn]
 
     def _read(self, key: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        return list(self._lessons.rows(key)), self._features.tensors(key)
+        return list(self._lessons.rows(key)), self._features.tensors(key) | self._lessons.tensors(key)
 
     def _lesson(self, known: _Known) -> tuple[Example, Lesson]:
         rows, tensors = self._shard(known.key)
@@ -83,4 +83,4 @@ class LessonSource:
         features = DenseFeatures(tensors[f"dense/{row['features']}"].astype(np.float32), *size)
         relevance = RelevanceMap(tensors[f"map/{row['id']}"], *size)
         words = tensors[f"words/{row['id']}"].astype(np.float32)
-        return Example(features, relevance, words), Lesson.from_json(row)
+        return Example(features, relevance, words), Lesson.from_row(row, tensors[f"covers/{row['covers']}"])

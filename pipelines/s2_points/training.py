@@ -1,6 +1,7 @@
 """The generator's training: sources opened by the curriculum, in stretches between rounds of pseudo-masks."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +22,25 @@ from ppt.checkpoint import Checkpoints
 from ppt.config import Config, Source
 from ppt.curriculum import Curriculum, ordered
 from ppt.durable import identity, write_atomic
-from ppt.points.examples import collate
 from ppt.points.generator import PointGenerator
-from ppt.points.losses import point_losses
+from ppt.points.losses import point_losses, reading_loss
 from ppt.points.prompter import Prompter
+from ppt.points.scene import collate, first
 from ppt.seeding import generator, torch_generator
 from ppt.store import Artifact
 from ppt.training import Plan, train
 
 STAGE = own_pairs.STAGE
-DISTANCE, CLASSES, CONFIDENCE = 5.0, 1.0, 1.0
-"""Weights of the losses, as DETR weighs L1 against classes (Carion et al. 2020, section A.4)."""
+WEIGHTS = {
+    "middle": 1.0,
+    "shape": 2.0,
+    "distance": 5.0,
+    "look": 0.2,
+    "classes": 1.0,
+    "confidence": 1.0,
+    "reading": 1.0,
+}
+"""Of the losses; distance against classes as in DETR (Carion et al. 2020, section A.4)."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +75,22 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     curriculum = _curriculum(shop.config, sources)
     sizes = _sizes(shop)
     device = resolve_device(shop.config.device)
-    network = _new_network(shop.config.seed, sizes).to(device)
+    network = _new_network(shop, sizes).to(device)
     plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
     checkpoints = Checkpoints(shop.folder, shop.fingerprint)
-
     watch = Watch(shop.config, shop.output, shop.folder, network)
 
     def losses_of(step: int) -> dict[str, Tensor]:
-        batch = draw(sources, curriculum, step / settings.steps, step, settings.batch, shop.config.seed)
-        found = network(collate([example for example, _ in batch], device))
-        losses = point_losses(found, [lesson for _, lesson in batch], settings.ignore)
-        return {
-            "distance": DISTANCE * losses.distance,
-            "classes": CLASSES * losses.classes,
-            "confidence": CONFIDENCE * losses.confidence,
-        }
+        """The first of the batch are searched for things; all are read."""
+        batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, shop.config.seed)
+        scene, lessons = collate([example for example, _ in batch], device), [lesson for _, lesson in batch]
+        searched = min(settings.batch, len(batch))
+        found = point_losses(
+            network(first(scene, searched)), first(scene, searched), lessons[:searched], settings.ignore
+        )
+        losses = {name: getattr(found, name) for name in WEIGHTS if name != "reading"}
+        losses["reading"] = reading_loss(network.judge, scene, lessons)
+        return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
     def stretch(until: int | None) -> dict[str, Tensor]:
         return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", watch, until)
@@ -131,7 +141,8 @@ def draw(
         source = sources[name]
         assert source is not None
         batch += source.draw(step, int(number), open_to)
-    return batch
+    rng = generator(seed, "points/order", str(step))
+    return [batch[i] for i in rng.permutation(len(batch))]
 
 
 def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
@@ -178,12 +189,9 @@ def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path
 
 def _sizes(shop: Workshop) -> dict[str, Any]:
     settings = shop.config.generator
-    tensors = shop.relevance.tensors(shop.relevance.keys[0])
-    cells = next(value for name, value in tensors.items() if name.startswith("dense/"))
-    words = next(value for name, value in tensors.items() if name.startswith("words/"))
+    words = next(_words(shop))
     return {
-        "cell_width": cells.shape[2],
-        "word_width": words.shape[1],
+        "dimension": words.shape[1],
         "width": settings.width,
         "sets": settings.sets,
         "points": settings.points,
@@ -192,7 +200,16 @@ def _sizes(shop: Workshop) -> dict[str, Any]:
     }
 
 
-def _new_network(seed: int, sizes: dict[str, Any]) -> PointGenerator:
+def _words(shop: Workshop) -> Iterator[np.ndarray]:
+    tensors = shop.relevance.tensors(shop.relevance.keys[0])
+    return (tensors[name].astype(np.float32) for name in sorted(tensors) if name.startswith("words/"))
+
+
+def _new_network(shop: Workshop, sizes: dict[str, Any]) -> PointGenerator:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(seed, "points", "network").initial_seed())
-        return PointGenerator(**sizes)
+        torch.manual_seed(torch_generator(shop.config.seed, "points", "network").initial_seed())
+        network = PointGenerator(**sizes)
+    # What all words have in common says nothing.
+    distinct = np.unique(np.concatenate(list(_words(shop))), axis=0)
+    network.judge.common.copy_(torch.from_numpy(distinct.mean(0)))
+    return network

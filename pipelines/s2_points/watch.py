@@ -15,8 +15,9 @@ from pipelines.asking import example
 from pipelines.s2_points.own_pairs import held_out
 from ppt.config import Config
 from ppt.durable import write_atomic
-from ppt.points.examples import Example, answers, collate
+from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
+from ppt.points.scene import Example, collate
 from ppt.report import preview
 from ppt.store import Artifact
 
@@ -44,8 +45,8 @@ class Watch:
         tiles, captions = [], []
         for pixels, text, asked in self._fixed:
             with torch.inference_mode():
-                [sets] = answers(self._network(collate([asked], device)), [pixels.shape[:2]])
-            tiles.append(preview.draw_points(pixels, sets[0]) if sets else pixels)
+                [sets] = answers(self._network(collate([asked], device)), [asked])
+            tiles.append(preview.draw_points(pixels, sets[0].points) if sets else pixels)
             captions.append(text)
         return tiles, captions
 

@@ -142,21 +142,6 @@ class Clip:
         return vectors, [row[1] for row in rows]
 
     @torch.inference_mode()
-    def encode_words(self, text: str) -> Float32[np.ndarray, "t w"]:
-        """The text tower's last state of every token of a sentence, start and end included; before pooling.
-
-        (t, w) float32, t at most `context_length`, w the tower's width. Each has seen the tokens before it.
-        """
-        states: list[Tensor] = []
-        hook = self._model.ln_final.register_forward_hook(lambda module, inputs, out: states.append(out))
-        try:
-            self._model.encode_text(self._tokenizer([text]).to(self._device))
-        finally:
-            hook.remove()
-        count = min(len(self._tokenizer.encode(text)) + 2, self.context_length)
-        return states[0][0, :count].cpu().numpy()
-
-    @torch.inference_mode()
     def _encode_text(self, text: str) -> tuple[Float32[np.ndarray, " d"], bool]:
         if text not in self._texts:
             # One sentence at a time: the last bits of a row depend on the other rows of its batch, and what

@@ -1,80 +1,39 @@
-"""What the generator reads and says, in the words of the rest of the program.
-
-An `Example` is one sentence and one image; its answer is a list of `PointSet`s, the surest first.
-"""
+"""What the generator says, in the words of the rest of the program: points in pixels, shapes as maps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from ppt.geometry import grid_to_pixels, pixels_to_grid
-from ppt.points.generator import IGNORED, POSITIVE, PointSets, Scene
-from ppt.types import DenseFeatures, PointSet, RelevanceMap
+from ppt.points.generator import IGNORED, POSITIVE, PointSets
+from ppt.points.scene import Example
+from ppt.prompting import Prompt
+from ppt.types import PointSet, RelevanceMap
 
 
-@dataclass(frozen=True, eq=False)
-class Example:
-    """One sentence and one image: CLIP's dense features, the sentence's map on the same grid, and CLIP's
-    states of the sentence's tokens (t, w) float32.
-    """
+def answers(sets: PointSets, examples: Sequence[Example]) -> list[list[Prompt]]:
+    """For each pair its sets of points in original pixels, each with its soft shape, the surest first.
 
-    features: DenseFeatures
-    relevance: RelevanceMap
-    words: Float32[np.ndarray, "t w"]
-
-
-def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> Scene:
-    """A batch of examples, padded to the largest grid and the longest sentence.
-
-    A map that is no evidence is read as zero everywhere.
-    """
-    cells = max(example.relevance.values.size for example in examples)
-    tokens = max(len(example.words) for example in examples)
-    count = len(examples)
-    dense = torch.zeros(count, cells, examples[0].features.values.shape[2])
-    relevance, xy = torch.zeros(count, cells), torch.zeros(count, cells, 2)
-    words = torch.zeros(count, tokens, examples[0].words.shape[1])
-    has_cell = torch.zeros(count, cells, dtype=torch.bool)
-    has_word = torch.zeros(count, tokens, dtype=torch.bool)
-    for i, example in enumerate(examples):
-        own, read = example.relevance.values.size, len(example.words)
-        stretched = example.relevance.normalised()
-        dense[i, :own] = torch.from_numpy(example.features.values).flatten(0, 1)
-        if stretched is not None:
-            relevance[i, :own] = torch.from_numpy(stretched.values).flatten()
-        xy[i, :own] = torch.from_numpy(cell_centres(*example.relevance.values.shape))
-        words[i, :read] = torch.from_numpy(example.words)
-        has_cell[i, :own], has_word[i, :read] = True, True
-    return Scene(*(part.to(device) for part in (dense, relevance, xy, has_cell, words, has_word)))
-
-
-def cell_centres(rows: int, columns: int) -> Float32[np.ndarray, "n 2"]:
-    """(x, y) of every cell's centre in [0, 1] of the image, in reading order."""
-    y, x = np.indices((rows, columns), dtype=np.float32).reshape(2, -1)
-    return np.stack([(x + 0.5) / columns, (y + 0.5) / rows], 1)
-
-
-def answers(sets: PointSets, sizes: Sequence[tuple[int, int]]) -> list[list[PointSet]]:
-    """For each pair its sets of points in original pixels, the surest first.
-
-    sizes: (height, width) of the original images. A set's confidence is its share among the pair's sets, in
-    [0, 1]. Ignored points are left out, and so are sets without a positive one: a pair may have no set.
+    A set's confidence is its share among the pair's sets, in [0, 1]. Ignored points are left out, and so are
+    sets without a positive one: a pair may have no set.
     """
     shares = sets.confidence.softmax(-1).detach().float().cpu().numpy()
     where, what = sets.xy.detach().float().cpu().numpy(), sets.classes.argmax(-1).cpu().numpy()
-    found: list[list[PointSet]] = []
-    for pair, size in enumerate(sizes):
+    shapes = sets.shapes.detach().float().sigmoid().cpu().numpy()
+    across = max(example.relevance.values.shape[1] for example in examples)  # padding lies right and below
+    found: list[list[Prompt]] = []
+    for pair, example in enumerate(examples):
+        size = example.relevance.height, example.relevance.width
+        rows, columns = example.relevance.values.shape
         order = np.argsort(-shares[pair], kind="stable")
-        found.append(
-            [
-                _points(to_pixels(where[pair, s], size), what[pair, s], float(shares[pair, s]))
-                for s in order
-                if (what[pair, s] == POSITIVE).any()
-            ]
-        )
+        prompts: list[Prompt] = []
+        for s in order:
+            if (what[pair, s] == POSITIVE).any():
+                points = _points(to_pixels(where[pair, s], size), what[pair, s], float(shares[pair, s]))
+                shape = shapes[pair, s].reshape(-1, across)[:rows, :columns]
+                prompts.append(Prompt(points, RelevanceMap(np.ascontiguousarray(shape), *size)))
+        found.append(prompts)
     return found
 
 

@@ -1,14 +1,13 @@
-"""Which set of the generator answers for which object, and which of its points for which target point.
+"""Which set of the generator answers for which thing, and which of its points for which target point.
 
-Bipartite matching, as DETR's (Carion et al., ECCV 2020, section 3.1), on two floors: points within a set,
-sets to objects. PPT's own costs are not public; these are ours.
+Bipartite matching, as DETR's (Carion et al., ECCV 2020, section 3.1), on two floors: sets to things by shape,
+points within a set by place and class. PPT's own costs are not public; these are ours.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+from torch import Tensor
 
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE
 from ppt.types import PointSet
@@ -37,17 +36,16 @@ def match_points(
     return points, targets, float((paid.sum() + missing * paid.max()) / len(target_xy))
 
 
-def match_sets(
-    xy: Float[np.ndarray, "s k 2"],
-    log_classes: Float[np.ndarray, "s k 3"],
-    objects: Sequence[tuple[Float[np.ndarray, "p 2"], Int[np.ndarray, " p"]]],
-) -> list[tuple[int, int, Int[np.ndarray, " m"], Int[np.ndarray, " m"]]]:
-    """(set, object, points, targets) for as many objects as there are sets, at the lowest total cost."""
-    pairs = [
-        [match_points(xy[s], log_classes[s], where, what) for where, what in objects] for s in range(len(xy))
-    ]
-    cost = np.array([[pair[2] for pair in row] for row in pairs]).reshape(len(xy), len(objects))
-    return [(int(s), int(o), *pairs[s][o][:2]) for s, o in zip(*linear_sum_assignment(cost), strict=True)]
+def match_things(
+    shapes: Float[Tensor, "s n"], covers: Float[Tensor, "t n"], on_anchor: Float[Tensor, "s t"]
+) -> list[tuple[int, int]]:
+    """(set, thing) for as many things as there are sets, at the highest total of Dice, of the sets' shapes
+    with what the things cover, and of how much of the set's anchor each thing covers, which counts twice.
+    """
+    both = shapes @ covers.T
+    dice = 2 * both / (shapes.sum(1)[:, None] + covers.sum(1)[None] + 1e-6)
+    found = linear_sum_assignment(-(dice + 2 * on_anchor).numpy())
+    return [(int(s), int(t)) for s, t in zip(*found, strict=True)]
 
 
 def target_classes(points: PointSet) -> Int[np.ndarray, " n"]:

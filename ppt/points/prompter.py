@@ -1,14 +1,18 @@
-"""Sentences of one image -> their sets of points, the configured way: from maps, or by the generator."""
+"""Sentences of one image -> their prompts, the configured way: from maps, or by the generator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 
 from ppt.config import PointsConfig
 from ppt.points import from_maps
-from ppt.points.examples import Example, answers, collate
+from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
+from ppt.points.scene import Example, collate
+from ppt.prompting import Look, Prompt
 from ppt.types import PointSet, RelevanceMap
 
 
@@ -19,21 +23,39 @@ class Prompter:
     config: PointsConfig
     generator: PointGenerator | None = None
 
-    def __call__(self, examples: Sequence[Example]) -> list[list[PointSet]]:
-        """At least one set for each sentence of an image, the surest first; empty without evidence."""
+    def __call__(self, examples: Sequence[Example]) -> list[list[Prompt]]:
+        """At least one prompt for each sentence of an image, the surest first; empty without evidence."""
         if self.generator is None:
-            return [[from_map(example.relevance, self.config)] for example in examples]
+            return [[Prompt(from_map(e.relevance, self.config), e.relevance)] for e in examples]
         with torch.inference_mode():
-            found = self.generator(collate(examples))
-        sizes = [(e.relevance.height, e.relevance.width) for e in examples]
-        return [
-            self._asked(example, sets) for example, sets in zip(examples, answers(found, sizes), strict=True)
-        ]
+            found = self.generator(collate(examples, self._device()))
+        return [self._asked(*asked) for asked in zip(examples, answers(found, examples), strict=True)]
 
-    def _asked(self, example: Example, sets: list[PointSet]) -> list[PointSet]:
+    def look(self, examples: Sequence[Example]) -> Look | None:
+        """How sure the generator is of things that were found for a sentence of these; None without one."""
+        generator = self.generator
+        if generator is None:
+            return None
+
+        def judged(sentence: int, covers: Float32[np.ndarray, "s gh gw"]) -> list[float]:
+            scene = collate([examples[sentence]], self._device())
+            things = torch.from_numpy(covers).flatten(1)[None].to(self._device())
+            with torch.inference_mode():
+                logits = generator.judge(scene, things, torch.ones_like(things[..., 0], dtype=torch.bool))
+            return logits[0].softmax(-1).tolist()
+
+        return judged
+
+    def _device(self) -> torch.device:
+        assert self.generator is not None
+        return next(self.generator.parameters()).device
+
+    def _asked(self, example: Example, prompts: list[Prompt]) -> list[Prompt]:
         if example.relevance.normalised() is None:
-            return [from_maps.no_points()]
-        return sets[: self.config.sets] or [from_maps.no_points("no_positive_point")]
+            return [Prompt(from_maps.no_points(), example.relevance)]
+        return prompts[: self.config.sets] or [
+            Prompt(from_maps.no_points("no_positive_point"), example.relevance)
+        ]
 
 
 def from_map(relevance: RelevanceMap, config: PointsConfig) -> PointSet:

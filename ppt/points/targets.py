@@ -16,6 +16,10 @@ from jaxtyping import Bool, Float32
 from ppt.geometry import resize_map_to_image
 from ppt.types import PointSet, RelevanceMap
 
+DEEP = 0.4
+"""Least depth of a positive, as a share of the thing's largest depth: its distance to the border."""
+FINE = 160
+"""Pixels of the longer side at which places are looked for: a larger image is thinned out."""
 RING = (0.08, 0.3)
 """Nearest and farthest distance of the ring from the border, in square roots of the object's area."""
 TEMPTING = 0.5
@@ -31,10 +35,17 @@ def target_points(
 ) -> PointSet:
     """Up to `positives` points inside `mask` and `negatives` outside, in that order, in original pixels.
 
-    others: masks of things that `mask` is not. Negatives are taken in turn from the deepest places of the
-    others, the tempting places and the ring, while any has some. An empty mask has no points; a mask that
-    fills the image has no negatives.
+    others: masks of things that `mask` is not. A compact thing has fewer positives, as they keep apart by its
+    depth. Negatives are taken in turn from the deepest places of the others, the tempting places and the
+    ring, while any has some. An empty mask has no points; a mask that fills the image has no negatives.
     """
+    step = -(-max(mask.shape) // FINE)
+    thin = np.ascontiguousarray(mask[::step, ::step])
+    if step > 1 and thin.any():
+        size = relevance.height, relevance.width
+        small = RelevanceMap(relevance.values, *thin.shape) if size == mask.shape else relevance
+        found = target_points(thin, small, positives, negatives, [o[::step, ::step] for o in others])
+        return PointSet(found.xy * np.float32(step), found.labels, found.confidence, found.reasons)
     if not mask.any():
         return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, ("empty_mask",))
     inside = inner_points(mask, positives)
@@ -52,18 +63,24 @@ def target_points(
 
 
 def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
-    """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep."""
+    """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep, farther
+    apart than the mask is deep.
+    """
     # Beyond the image counts as outside.
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    return _spread(depth, count)
+    deepest = float(depth.max())
+    return _spread(np.where(depth >= DEEP * deepest, depth, 0).astype(np.float32), count, apart=deepest)
 
 
 def _spread(
-    depth: Float32[np.ndarray, "h w"], count: int, taken: Sequence[tuple[int, int]] = ()
+    depth: Float32[np.ndarray, "h w"],
+    count: int,
+    taken: Sequence[tuple[int, int]] = (),
+    apart: float = 0.0,
 ) -> list[tuple[int, int]]:
     """Farthest-point sampling of pixels with depth > 0: distance to those chosen, times the root of depth.
 
-    `taken` are points to keep away from as well.
+    `taken` are points to keep away from as well. Those chosen are more than `apart` pixels apart.
     """
     weight = np.sqrt(depth / max(float(depth.max()), 1e-6))
     rows, columns = np.indices(depth.shape, dtype=np.float32)
@@ -78,6 +95,7 @@ def _spread(
         y, x = divmod(int(score.argmax()), depth.shape[1])
         chosen.append((x, y))
         nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
+        weight = np.where(nearest <= apart, 0, weight)
     return chosen
 
 
