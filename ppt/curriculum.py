@@ -19,6 +19,10 @@ Order = Literal["curriculum", "together", "reversed"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 RAMP = 0.1
 """Share of the training over which a source that has opened grows to its weight."""
+MOMENTS: dict[Source, float] = {"object_centric": 0.0, "mosaic": 0.1, "referring": 0.5}
+"""When each source opens."""
+WEIGHTS: dict[Source, float] = {"object_centric": 1.0, "mosaic": 4.0, "referring": 2.0}
+"""Of each source in a batch. Mosaics alone have true negatives, and twice the same thing."""
 PARAPHRASE = 0.9
 """Cosine of CLIP's text embeddings from which two sentences of one image are taken to say the same."""
 
@@ -60,7 +64,7 @@ class Curriculum:
 
     def shares(self, progress: float) -> dict[Source, float]:
         """The share of a batch that comes from each source at `progress` in [0, 1]; they sum to 1."""
-        grown = {o.source: o.weight * self._grown(o, progress) for o in self.openings}
+        grown: dict[Source, float] = {o.source: o.weight * self._grown(o, progress) for o in self.openings}
         total = sum(grown.values())
         return {source: weight / total for source, weight in grown.items()}
 
@@ -85,32 +89,24 @@ class Curriculum:
         return chosen & (confidence > 0)
 
 
-def ordered(order: Order, sources: Sequence[Source], weights: Sequence[float]) -> Curriculum:
-    """The curriculum over `sources`, easiest first: one after the other, all together, or hardest first."""
+def ordered(order: Order, sources: Sequence[Source]) -> Curriculum:
+    """The curriculum over `sources`, given easiest first: one after the other, all together, or hardest
+    first.
+    """
+    moments = [MOMENTS[source] - MOMENTS[sources[0]] for source in sources]
     if order == "together":
         moments = [0.0] * len(sources)
-    else:
-        moments = [0.6 * i / len(sources) for i in range(len(sources))]
     if order == "reversed":
         moments.reverse()
-    return Curriculum(tuple(Opening(*o) for o in zip(sources, moments, weights, strict=True)))
+    return Curriculum(tuple(Opening(s, at, WEIGHTS[s]) for s, at in zip(sources, moments, strict=True)))
 
 
-def confidence(
-    predicted_iou: Float[np.ndarray, " n"],
-    stability: Float[np.ndarray, " n"],
-    fit: Float[np.ndarray, " n"],
-    sureness: Float[np.ndarray, " n"],
-    steadiness: Float[np.ndarray, " n"],
-) -> Float[np.ndarray, " n"]:
-    """How far the mask of each pair is to be believed, in [0, 1]: the geometric mean of its witnesses.
-
-    predicted_iou, stability: SAM's of the chosen mask. fit: with the map that its points came from, in
-    [-1, 1]. sureness: the share of its set of points among the sentence's. steadiness: IoU with the mask
-    found in the mirrored image. What is not a number counts as 0.
+def confidence(witnesses: Float[np.ndarray, "n w"]) -> Float[np.ndarray, " n"]:
+    """How far the mask of each pair is to be believed, in [0, 1]: the geometric mean of its witnesses, each
+    best at 1. What is below 0, or not a number, counts as 0.
     """
-    witnesses = np.stack([predicted_iou, stability, fit, sureness, steadiness]).astype(np.float64)
-    return np.clip(np.nan_to_num(witnesses, nan=0.0), 0, 1).prod(0) ** (1 / len(witnesses))
+    shares = np.clip(np.nan_to_num(witnesses.astype(np.float64), nan=0.0), 0, 1)
+    return shares.prod(1) ** (1 / witnesses.shape[1])
 
 
 def taken_back(

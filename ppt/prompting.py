@@ -76,6 +76,11 @@ class Answer:
     choice: Choice
 
     @property
+    def chosen(self) -> rle.Rle | None:
+        """The chosen mask."""
+        return None if self.choice.index is None else self.candidates.rles[self.choice.index]
+
+    @property
     def points(self) -> PointSet:
         """The set of the chosen candidate; the surest one where none was chosen."""
         return self.sets[0 if self.choice.index is None else self.of_set[self.choice.index]]

@@ -111,10 +111,9 @@ def _lessons(
     not mean one mask.
     """
     settings = context.config.generator
-    chosen = [a.choice.index for *_, a in answered]
     masks = [
-        np.zeros((r.height, r.width), bool) if i is None else rle.decode(a.candidates.rles[i]).astype(bool)
-        for (r, _, a), i in zip(answered, chosen, strict=True)
+        np.zeros((r.height, r.width), bool) if a.chosen is None else rle.decode(a.chosen).astype(bool)
+        for r, _, a in answered
     ]
     sure = _confidence(context, answered, masks)
     overlap = np.array([[_iou(a, b) for b in masks] for a in masks])
@@ -124,7 +123,7 @@ def _lessons(
         id = record.pair.id
         row = {"id": id, "features": record.sha256, "covers": id, "kind": context.source}
         row |= {"height": record.height, "width": record.width, "confidence": round(float(sure[i]), 6)}
-        if sure[i] == 0 or chosen[i] is None:
+        if sure[i] == 0 or answer.chosen is None:
             rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
             continue  # nothing to teach
         others = [j for j in range(len(masks)) if j != i and sure[j] > 0 and overlap[i, j] < 0.5]
@@ -139,8 +138,7 @@ def _lessons(
             float(sure[i]),
         )
         covers[f"covers/{id}"] = stored(lesson.covers)
-        segmentation = answer.candidates.rles[chosen[i]].to_json()
-        rows.append({**row, "segmentation": segmentation, **lesson.to_row()})
+        rows.append({**row, "segmentation": answer.chosen.to_json(), **lesson.to_row()})
     return rows
 
 
@@ -152,13 +150,19 @@ def _confidence(
     if context.config.generator.steadiness and any(mask.any() for mask in masks):
         mirrored = _mirrored_masks(context.asking, answered, masks)
         steady = np.array([_iou(a, b) for a, b in zip(masks, mirrored, strict=True)])
-    scores = np.zeros((4, len(masks)))
-    for i, (*_, answer) in enumerate(answered):
-        index = answer.choice.index
-        if index is not None:
-            found, sure = answer.candidates, answer.sure[answer.of_set[index]]
-            scores[:, i] = found.predicted_iou[index], found.stability[index], answer.judged[index].fit, sure
-    return confidence(*scores, steady)
+    witnesses = np.array([_witnesses(answer) for *_, answer in answered])
+    return confidence(np.column_stack([witnesses, steady]))
+
+
+def _witnesses(answer: Answer) -> tuple[float, float, float, float]:
+    """Of the chosen mask: SAM's predicted IoU and stability, the fit with the map that its points came from,
+    and how sure its set of points is; 0 where nothing was chosen.
+    """
+    index = answer.choice.index
+    if index is None:
+        return 0.0, 0.0, 0.0, 0.0
+    found, sure = answer.candidates, answer.sure[answer.of_set[index]]
+    return found.predicted_iou[index], found.stability[index], answer.judged[index].fit, sure
 
 
 def _mirrored_masks(
@@ -178,12 +182,7 @@ def _mirrored_masks(
     ]
     again = ask(how.sam, lambda: how.sam.embed(flipped), prompts, maps, how.rules)
     nothing = np.zeros((record.height, record.width), bool)
-    return [
-        nothing
-        if a.choice.index is None
-        else rle.decode(a.candidates.rles[a.choice.index])[:, ::-1].astype(bool)
-        for a in again
-    ]
+    return [nothing if a.chosen is None else rle.decode(a.chosen)[:, ::-1].astype(bool) for a in again]
 
 
 def _mirrored(points: PointSet, width: int) -> PointSet:

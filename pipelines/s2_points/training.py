@@ -1,7 +1,7 @@
 """The generator's training: sources opened by the curriculum, in stretches between rounds of pseudo-masks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
-from ppt.config import Config, Source
-from ppt.curriculum import Curriculum, ordered
+from ppt.config import Config
+from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, write_atomic
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import point_losses, reading_loss
@@ -168,9 +168,9 @@ def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
     return found
 
 
-def _curriculum(config: Config, sources: dict[Source, LessonSource | None]) -> Curriculum:
-    named = [source for source in config.generator.sources if source in sources]
-    return ordered(config.generator.order, named, [1.0] * len(named))
+def _curriculum(config: Config, sources: Mapping[Source, LessonSource | None]) -> Curriculum:
+    easiest_first: list[Source] = [source for source in SOURCES if source in sources]
+    return ordered(config.generator.order, easiest_first)
 
 
 def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path | None) -> LessonSource:

@@ -106,8 +106,8 @@ class Clip:
         """
         image = checked_rgb(image)
         views = [self._values(image, scale, mirror) for scale, mirror in self._reading.views()]
-        grid = views[0].shape[1:]
-        fitted = [v if v.shape[1:] == grid else _resampled(v, grid) for v in views]
+        grid = views[0].shape[1], views[0].shape[2]
+        fitted = [v if v.shape[1:] == torch.Size(grid) else _resampled(v, grid) for v in views]
         mean = torch.nn.functional.normalize(torch.stack(fitted).mean(0), dim=0)
         return DenseFeatures(np.ascontiguousarray(mean.permute(1, 2, 0).cpu().numpy()), *image.shape[:2])
 

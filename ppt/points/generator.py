@@ -77,7 +77,9 @@ class PointGenerator(nn.Module):
         self.order = nn.Parameter(0.1 * torch.randn(WORDS, width))
         self.scene = nn.ModuleList([_layer(width, heads) for _ in range(layers)])
         self.seen = nn.LayerNorm(width)
-        self.middle = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        last = nn.Linear(width, 1)
+        nn.init.constant_(last.bias, -4.0)  # few cells are the middle of a thing
+        self.middle = nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
         self.queries = nn.Parameter(torch.randn(sets, width) / width**0.5)
         self.start = nn.Linear(width, width)
         self.finders = nn.ModuleList([_layer(width, heads) for _ in range(layers)])
@@ -85,7 +87,6 @@ class PointGenerator(nn.Module):
         self.where, self.look = nn.Linear(width, width // 2), nn.Linear(width, (points - 1) * (width // 2))
         self.classes = nn.Sequential(nn.Linear(2 * width + 4, width), nn.GELU(), nn.Linear(width, 3))
         self.judge = Judge(dimension)
-        nn.init.constant_(self.middle[2].bias, -4.0)  # few cells are
 
     def forward(self, scene: Scene) -> PointSets:
         """The sets of every pair; padding changes nothing."""
@@ -149,7 +150,7 @@ class PointGenerator(nn.Module):
 
     def _looks(
         self, queries: Tensor, cells: Tensor, shapes: Tensor, has: Tensor
-    ) -> Float[Tensor, "b s k-1 n"]:
+    ) -> Float[Tensor, "b s j n"]:
         """The first half of the points looks inside the shape, the other outside of it."""
         pointers = self.look(queries).unflatten(2, (self.points - 1, -1))
         likeness = torch.einsum("bskw,bnw->bskn", pointers, self.where(cells)) / pointers.shape[-1] ** 0.5

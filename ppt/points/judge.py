@@ -5,7 +5,8 @@ of the bus" too. So each thing is described by where it lies, how large it is, h
 sentence and to every word of it; and it is *compared*: with the image's middle, and with its rivals, the
 other things weighted by how relevant they are. What a word of place asks of these comparisons is linear
 ("left": less x than the rivals), which is why little data teaches it; a transformer over things and words
-adds the rest. The design is ours: PPT (Dai & Yang, CVPR 2024) publishes no more than that a query has a confidence.
+adds the rest. The design is ours: of PPT (Dai & Yang, CVPR 2024) no more is known than that a query has a
+confidence.
 """
 
 import torch

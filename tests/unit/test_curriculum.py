@@ -5,33 +5,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppt.curriculum import RAMP, SOURCES, Curriculum, Opening, confidence, ordered, taken_back
+from ppt.curriculum import MOMENTS, RAMP, SOURCES, Curriculum, Opening, confidence, ordered, taken_back
 
-THREE = ordered("curriculum", SOURCES, [1.0, 2.0, 2.0])
+THREE = ordered("curriculum", SOURCES)
 
 
 @given(st.floats(0, 1), st.sampled_from(["curriculum", "together", "reversed"]))
 def test_shares_sum_to_one(progress, order):
-    shares = ordered(order, SOURCES, [1.0, 2.0, 3.0]).shares(progress)
+    shares = ordered(order, SOURCES).shares(progress)
     assert sum(shares.values()) == pytest.approx(1)
     assert min(shares.values()) >= 0
 
 
 def test_sources_open_one_after_the_other():
+    at = MOMENTS["mosaic"]
     assert THREE.shares(0.0) == {"object_centric": 1, "mosaic": 0, "referring": 0}
-    assert THREE.shares(0.19)["mosaic"] == 0
-    half = THREE.shares(0.2 + RAMP / 2)
-    assert half["mosaic"] == pytest.approx(1 / 2)
-    assert THREE.shares(1.0) == pytest.approx({"object_centric": 0.2, "mosaic": 0.4, "referring": 0.4})
+    assert THREE.shares(at - 0.01)["mosaic"] == 0
+    assert THREE.shares(at + RAMP / 2)["mosaic"] == pytest.approx(2 / 3)  # half of its 4 against 1
+    assert THREE.shares(1.0) == pytest.approx({"object_centric": 1 / 7, "mosaic": 4 / 7, "referring": 2 / 7})
 
 
 def test_other_orders():
-    assert ordered("together", SOURCES, [1.0, 1.0, 2.0]).shares(0.0) == {
-        "object_centric": 0.25,
-        "mosaic": 0.25,
-        "referring": 0.5,
-    }
-    assert ordered("reversed", SOURCES, [1.0, 1.0, 1.0]).shares(0.0)["referring"] == 1
+    assert ordered("together", SOURCES).shares(0.0) == THREE.shares(1.0)
+    backwards = ordered("reversed", SOURCES)
+    assert backwards.shares(0.0)["referring"] == 1
+    assert backwards.shares(0.3)["object_centric"] == 0
+
+
+def test_the_easiest_source_there_is_opens_at_once():
+    assert ordered("curriculum", ["mosaic", "referring"]).shares(0.0) == {"mosaic": 1, "referring": 0}
+    assert ordered("curriculum", ["referring"]).shares(0.0) == {"referring": 1}
 
 
 def test_the_most_confident_are_let_in_first():
@@ -70,12 +73,17 @@ def test_openings_are_checked():
         Opening("mosaic", 0.0, 0.0)
 
 
-def test_confidence_by_hand():
-    one = [np.array([value]) for value in (0.81, 1.0, 1.0, 1.0)]
-    assert confidence(*one) == pytest.approx([0.81**0.25])
-    assert confidence(*[np.array([v]) for v in (0.9, 0.9, -0.2, 0.9)]) == [0]
-    assert confidence(*[np.array([v]) for v in (1.2, 1.0, 1.0, 1.0)]) == [1]
-    assert confidence(*[np.array([v]) for v in (float("nan"), 1.0, 1.0, 1.0)]) == [0]
+@pytest.mark.parametrize(
+    ("witnesses", "expected"),
+    [
+        ((0.81, 1.0), 0.9),
+        ((0.9, -0.2), 0.0),
+        ((1.2, 1.0), 1.0),
+        ((float("nan"), 1.0), 0.0),
+    ],
+)
+def test_confidence_by_hand(witnesses, expected):
+    assert confidence(np.array([witnesses])) == pytest.approx([expected])
 
 
 def test_the_less_confident_of_two_different_sentences_loses_the_mask():

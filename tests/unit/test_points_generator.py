@@ -1,29 +1,37 @@
 """The point generator: shapes, and what must and must not change its answer."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from ppt.points.generator import PointGenerator, Scene
+from ppt.points.generator import APART, IGNORED, PointGenerator
+from ppt.points.scene import Scene
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
 
+def new(**changes) -> PointGenerator:
+    torch.manual_seed(0)
+    return PointGenerator(**{"dimension": 12, "width": 32, "sets": 3, "points": 5, **changes}).eval()
+
+
 @pytest.fixture(scope="module")
 def generator() -> PointGenerator:
-    torch.manual_seed(0)
-    return PointGenerator(cell_width=12, word_width=10, width=32, sets=3, points=4, layers=2, heads=4).eval()
+    return new()
 
 
-def scene(pairs=2, cells=20, words=6) -> Scene:
+def scene(pairs=2, rows=6, columns=8, words=5) -> Scene:
     rng = torch.Generator().manual_seed(1)
+    y, x = torch.meshgrid(
+        (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij"
+    )
     return Scene(
-        torch.randn(pairs, cells, 12, generator=rng),
-        torch.rand(pairs, cells, generator=rng),
-        torch.rand(pairs, cells, 2, generator=rng),
-        torch.ones(pairs, cells, dtype=torch.bool),
-        torch.randn(pairs, words, 10, generator=rng),
+        torch.randn(pairs, rows, columns, 12, generator=rng),
+        torch.rand(pairs, rows, columns, generator=rng),
+        torch.stack([x, y], -1).expand(pairs, -1, -1, -1).clone(),
+        torch.ones(pairs, rows, columns, dtype=torch.bool),
+        torch.randn(pairs, words, 12, generator=rng),
         torch.ones(pairs, words, dtype=torch.bool),
     )
 
@@ -36,52 +44,78 @@ def answer(generator, asked):
 
 def test_shapes_and_ranges(generator):
     found = generator(scene())
-    assert found.xy.shape == (2, 3, 4, 2)
-    assert found.classes.shape == (2, 3, 4, 3)
+    assert found.xy.shape == (2, 3, 5, 2)
+    assert found.classes.shape == (2, 3, 5, 3)
     assert found.confidence.shape == (2, 3)
-    assert found.looks.shape == (2, 3, 4, 20)
-    torch.testing.assert_close(found.looks.sum(-1), torch.ones(2, 3, 4))
+    assert found.shapes.shape == (2, 3, 48)
+    assert found.middles.shape == (2, 48)
+    torch.testing.assert_close(found.looks.sum(-1), torch.ones(2, 3, 5))
     assert (found.xy >= 0).all()
     assert (found.xy <= 1).all()
 
 
+def test_the_first_point_of_a_set_is_its_anchor_and_anchors_keep_apart(generator):
+    asked = scene(rows=20, columns=20)
+    found = generator(asked)
+    at = asked.xy.flatten(1, 2).gather(1, found.anchors[..., None].expand(-1, -1, 2))
+    torch.testing.assert_close(found.xy[:, :, 0], at)
+    cells = (at * 20).floor()
+    for pair in range(2):
+        gaps = (cells[pair, :, None] - cells[pair, None]).abs().amax(-1)
+        assert (gaps[~torch.eye(3, dtype=torch.bool)] > APART // 2).all()
+
+
 def test_padding_changes_nothing(generator):
     asked = scene()
-    padded = Scene(
-        *(
-            torch.cat([part, torch.full_like(part[:, :5], 7)], 1)
-            for part in (asked.cells, asked.relevance, asked.xy)
-        ),
-        torch.cat([asked.has_cell, torch.zeros(2, 5, dtype=torch.bool)], 1),
-        torch.cat([asked.words, torch.full_like(asked.words[:, :3], -4)], 1),
+
+    def padded(values, rows=2, columns=3):
+        grid = list(values.shape)
+        grid[1], grid[2] = grid[1] + rows, grid[2] + columns
+        out = torch.zeros(grid, dtype=values.dtype)
+        out[:, : values.shape[1], : values.shape[2]] = values
+        return out
+
+    larger = Scene(
+        *(padded(part) for part in (asked.cells, asked.relevance, asked.xy, asked.has_cell)),
+        torch.cat([asked.words, torch.zeros(2, 3, 12)], 1),
         torch.cat([asked.has_word, torch.zeros(2, 3, dtype=torch.bool)], 1),
     )
-    for before, after in zip(answer(generator, asked), answer(generator, padded), strict=True):
+    for before, after in zip(answer(generator, asked), answer(generator, larger), strict=True):
         torch.testing.assert_close(after, before, **TOLERANCE)
 
 
-def test_the_order_of_cells_changes_nothing(generator):
-    """Where a cell is, its xy says; not its number."""
-    asked, order = scene(), torch.randperm(20, generator=torch.Generator().manual_seed(2))
-    turned = replace(
-        asked, cells=asked.cells[:, order], relevance=asked.relevance[:, order], xy=asked.xy[:, order]
-    )
-    for before, after in zip(answer(generator, asked), answer(generator, turned), strict=True):
-        torch.testing.assert_close(after, before, **TOLERANCE)
-
-
-def test_a_pair_is_answered_the_same_in_any_company(generator):
+def test_a_pair_is_answered_the_same_in_any_company_and_order(generator):
     asked = scene(3)
-    alone = Scene(*(getattr(asked, name)[1:2] for name in vars(asked)))
-    for together, single in zip(answer(generator, asked), answer(generator, alone), strict=True):
+    alone = Scene(*(getattr(asked, field.name)[1:2] for field in fields(asked)))
+    turned = Scene(*(getattr(asked, field.name).flip(0) for field in fields(asked)))
+    found = zip(*(answer(generator, s) for s in (asked, alone, turned)), strict=True)
+    for together, single, other in found:
         torch.testing.assert_close(single[0], together[1], **TOLERANCE)
+        torch.testing.assert_close(other, together.flip(0), **TOLERANCE)
 
 
-@pytest.mark.parametrize("part", ["cells", "relevance", "xy", "words"])
-def test_everything_it_reads_matters_to_every_answer(generator, part):
+@pytest.mark.parametrize("part", ["cells", "relevance", "words"])
+def test_what_it_reads_matters_to_points_and_confidence(generator, part):
     asked = scene(1)
     values = getattr(asked, part).clone().requires_grad_()
     found = generator(replace(asked, **{part: values}))
     for out in (found.xy, found.classes, found.confidence):
         (gradient,) = torch.autograd.grad(out.square().sum(), values, retain_graph=True)
-        assert (gradient.abs().sum((0, *range(2, gradient.ndim))) > 0).all()
+        assert gradient.abs().sum() > 0
+
+
+def test_confidence_teaches_no_points(generator):
+    """Which is meant is judged of what was found; finding is taught by itself."""
+    found = generator(scene(1))
+    assert torch.autograd.grad(found.confidence.sum(), generator.look.weight, allow_unused=True) == (None,)
+
+
+def test_without_ignoring_every_point_is_something():
+    asked = scene(4)
+    assert (new(ignore=False)(asked).classes.argmax(-1) != IGNORED).all()
+
+
+def test_an_image_of_fewer_cells_than_sets_has_its_sets(generator):
+    found = generator(scene(1, rows=1, columns=2))
+    assert found.xy.shape == (1, 3, 5, 2)
+    assert torch.isfinite(found.confidence).all()

@@ -1,73 +1,144 @@
 """What the generator learns from, on hand-made sets."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
 
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
+from ppt.points.judge import Judge
 from ppt.points.lessons import Lesson
-from ppt.points.losses import point_losses
+from ppt.points.losses import point_losses, reading_loss
+from ppt.points.scene import Scene, cell_centres
+
+ROWS, COLUMNS = 1, 10
+XY = torch.from_numpy(cell_centres(ROWS, COLUMNS))
+LEFT_CELLS, RIGHT_CELLS = [1, 2], [7, 8]
 
 
-def thing(*points: tuple[float, float, int]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([p[:2] for p in points], np.float32), np.array([p[2] for p in points], np.int64)
+def scene(pairs: int = 1) -> Scene:
+    rng = torch.Generator().manual_seed(0)
+    return Scene(
+        torch.randn(pairs, ROWS, COLUMNS, 6, generator=rng),
+        torch.rand(pairs, ROWS, COLUMNS, generator=rng),
+        XY.expand(pairs, -1, -1, -1),
+        torch.ones(pairs, ROWS, COLUMNS, dtype=torch.bool),
+        torch.randn(pairs, 3, 6, generator=rng),
+        torch.ones(pairs, 3, dtype=torch.bool),
+    )
 
 
-def sets_at(xy: list[list[list[float]]], classes: list[list[int]], confidence: list[float]) -> PointSets:
-    """One pair's sets, sure of their classes."""
-    where = torch.tensor([xy], requires_grad=True)
-    logits = torch.nn.functional.one_hot(torch.tensor([classes]), 3).float() * 30
-    looks = torch.zeros(*where.shape[:3], 4)
-    return PointSets(where, logits.requires_grad_(), looks, torch.tensor([confidence], requires_grad=True))
+def thing(*points: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Points at (cell, class)."""
+    xy = XY[0, [cell for cell, _ in points]].numpy()
+    return xy, np.array([c for _, c in points], np.int64)
 
 
-LEFT = thing((0.2, 0.5, POSITIVE), (0.5, 0.5, NEGATIVE))
-RIGHT = thing((0.8, 0.5, POSITIVE), (0.5, 0.5, NEGATIVE))
-FOUND = [[[0.5, 0.5], [0.8, 0.5], [0.1, 0.1]], [[0.2, 0.5], [0.5, 0.5], [0.9, 0.9]]]
-SAID = [[NEGATIVE, POSITIVE, IGNORED], [POSITIVE, NEGATIVE, IGNORED]]
+LEFT, RIGHT = thing((1, POSITIVE), (4, NEGATIVE)), thing((8, POSITIVE), (4, NEGATIVE))
+
+
+def lesson(meant: int = 0, **changes) -> Lesson:
+    covers = np.zeros((2, ROWS, COLUMNS), np.float32)
+    covers[0, 0, LEFT_CELLS], covers[1, 0, RIGHT_CELLS] = 1, 1
+    return replace(Lesson([LEFT, RIGHT], covers, meant), **changes)
+
+
+def sets_at(cells: list[list[int]], classes: list[list[int]], confidence: list[float]) -> PointSets:
+    """One pair's sets, sure of everything; set 0 is about the right thing, set 1 about the left one."""
+    looks = torch.nn.functional.one_hot(torch.tensor([cells]), COLUMNS).float()
+    shapes = torch.full((1, len(cells), COLUMNS), -30.0)
+    shapes[0, 0, RIGHT_CELLS], shapes[0, 1, LEFT_CELLS] = 30, 30
+    middles = torch.full((1, COLUMNS), -30.0)
+    middles[0, [1, 8]] = 30
+    return PointSets(
+        (looks @ XY[0]).requires_grad_(),
+        (torch.nn.functional.one_hot(torch.tensor([classes]), 3).float() * 30).requires_grad_(),
+        looks,
+        shapes.requires_grad_(),
+        torch.tensor([[row[0] for row in cells]]),
+        middles,
+        torch.tensor([confidence], requires_grad=True),
+    )
+
+
+FOUND = [[8, 4, 5], [1, 4, 5]]
+SAID = [[POSITIVE, NEGATIVE, IGNORED], [POSITIVE, NEGATIVE, IGNORED]]
+NOTHING = pytest.approx(0, abs=1e-5)
 
 
 def test_what_was_found_and_meant_costs_nothing():
-    losses = point_losses(sets_at(FOUND, SAID, [-20.0, 20.0]), [Lesson([LEFT, RIGHT])])
-    assert losses.total(1.0, 1.0, 1.0).item() == pytest.approx(0, abs=1e-6)
+    losses = point_losses(sets_at(FOUND, SAID, [-20.0, 20.0]), scene(), [lesson(0)])
+    for field in fields(losses):
+        if field.name != "look":  # a blurred target costs its own entropy
+            assert getattr(losses, field.name).item() == NOTHING, field.name
 
 
 def test_meaning_the_other_one_costs_confidence_alone():
-    losses = point_losses(sets_at(FOUND, SAID, [-20.0, 20.0]), [Lesson([RIGHT, LEFT])])
-    assert losses.distance.item() == pytest.approx(0, abs=1e-6)
-    assert losses.classes.item() == pytest.approx(0, abs=1e-6)
-    assert losses.confidence.item() == pytest.approx(40)
+    losses = point_losses(sets_at(FOUND, SAID, [-20.0, 20.0]), scene(), [lesson(1)])
+    assert losses.distance.item() == NOTHING
+    assert losses.classes.item() == NOTHING
+    assert losses.confidence.item() == pytest.approx(-np.log(1e-9), rel=0.05)
+
+
+def test_two_sets_on_the_thing_that_is_meant_are_both_right():
+    twice = sets_at([[2, 4, 5], [1, 4, 5]], SAID, [3.0, 3.0])
+    assert point_losses(twice, scene(), [lesson(0)]).confidence.item() == NOTHING
 
 
 def test_distance_and_class_by_hand():
-    off = [[[0.5, 0.5], [0.7, 0.5], [0.1, 0.1]], FOUND[1]]
-    said = [[NEGATIVE, POSITIVE, POSITIVE], SAID[1]]
-    losses = point_losses(sets_at(off, said, [0.0, 0.0]), [Lesson([LEFT, RIGHT])])
+    # The right set's positive lies one cell off but inside, and its third point claims to be positive.
+    off = sets_at([[7, 4, 5], FOUND[1]], [[POSITIVE, NEGATIVE, POSITIVE], SAID[1]], [0.0, 0.0])
+    losses = point_losses(off, scene(), [lesson(0)])
     assert losses.distance.item() == pytest.approx(0.1 / 4)
     assert losses.classes.item() == pytest.approx(30 / 6)
     assert losses.confidence.item() == pytest.approx(np.log(2))
 
 
+@pytest.mark.parametrize(("ignore", "expected"), [(True, IGNORED), (False, POSITIVE)])
+def test_a_point_says_what_it_is_where_it_is(ignore, expected):
+    """Matched to the middle of the right thing, it came to lie outside of it."""
+    astray = sets_at([[6, 4, 5], FOUND[1]], SAID, [0.0, 0.0])
+    point_losses(astray, scene(), [lesson(0)], ignore).classes.backward()
+    pulled = astray.classes.grad[0, 0, 0].argmin()
+    cost = point_losses(astray, scene(), [lesson(0)], ignore).classes.item()
+    assert (pulled == expected) or cost == NOTHING
+    assert (cost == NOTHING) == (expected == POSITIVE)
+
+
 def test_a_set_without_a_thing_is_not_taught_points():
-    sets = sets_at(FOUND, [[POSITIVE] * 3, SAID[1]], [0.0, 0.0])
-    losses = point_losses(sets, [Lesson([LEFT])])
-    losses.total(1.0, 1.0, 1.0).backward()
-    assert losses.classes.item() == pytest.approx(0, abs=1e-6)
+    sets = sets_at(FOUND, [[NEGATIVE] * 3, SAID[1]], [0.0, 0.0])
+    alone = replace(lesson(), things=[LEFT], covers=lesson().covers[:1])
+    losses = point_losses(sets, scene(), [alone])
+    (losses.classes + losses.shape + losses.confidence).backward()
+    assert losses.classes.item() == NOTHING
     assert (sets.classes.grad[0, 0] == 0).all()
+    assert (sets.shapes.grad[0, 0] == 0).all()
     assert (sets.confidence.grad != 0).all()
+
+
+def test_an_unknown_thing_is_no_mistake_where_not_all_are_known():
+    alone = replace(lesson(), things=[LEFT], covers=lesson().covers[:1])
+    sets = sets_at(FOUND, SAID, [0.0, 0.0])
+    assert point_losses(sets, scene(), [alone]).middle.item() > 1
+    assert point_losses(sets, scene(), [replace(alone, complete=False)]).middle.item() == NOTHING
 
 
 def test_a_lesson_weighs_as_much_as_it_is_sure():
     one, other = sets_at(FOUND, SAID, [0.0, 9.0]), sets_at(FOUND, SAID, [0.0, 0.0])
-    both = PointSets(
-        *(torch.cat([getattr(s, n) for s in (one, other)]) for n in ("xy", "classes", "looks", "confidence"))
-    )
-    losses = point_losses(both, [Lesson([LEFT, RIGHT], 0.25), Lesson([LEFT, RIGHT], 0.75)])
+    both = PointSets(*(torch.cat([getattr(s, f.name) for s in (one, other)]) for f in fields(one)))
+    losses = point_losses(both, scene(2), [lesson(sure=0.25), lesson(sure=0.75)])
     expected = 0.25 * np.log1p(np.exp(-9)) + 0.75 * np.log(2)
-    assert losses.confidence.item() == pytest.approx(expected, rel=1e-5)
+    assert losses.confidence.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_lessons_nobody_believes_teach_nothing():
-    sets = sets_at(FOUND, SAID, [0.0, 0.0])
-    losses = point_losses(sets, [Lesson([LEFT], 0.0)])
-    assert losses.total(1.0, 1.0, 1.0).item() == 0
+    losses = point_losses(sets_at(FOUND, SAID, [0.0, 0.0]), scene(), [lesson(sure=0.0)])
+    assert [getattr(losses, field.name).item() for field in fields(losses)] == [0] * 6
+
+
+def test_reading_is_taught_on_the_lessons_own_things():
+    torch.manual_seed(0)
+    network = Judge(6)
+    first, second = (reading_loss(network, scene(), [lesson(meant)]) for meant in (0, 1))
+    assert np.exp(-first.item()) + np.exp(-second.item()) == pytest.approx(1, rel=1e-5)

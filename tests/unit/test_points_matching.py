@@ -4,11 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE
-from ppt.points.matching import DISTANCE_WEIGHT, match_points, match_sets, target_classes
+from ppt.points.matching import DISTANCE_WEIGHT, match_points, match_things, target_classes
 from ppt.types import PointSet
 
 
@@ -44,20 +45,23 @@ def test_points_are_matched_as_the_cheapest_of_all_ways(seed, k, p):
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**16), st.integers(1, 3), st.integers(1, 3))
-def test_sets_are_matched_as_the_cheapest_of_all_ways(seed, s, o):
-    rng = np.random.default_rng(seed)
-    xy, log_classes = draw(rng, s, 3)
-    objects = [(rng.random((2, 2)), rng.integers(0, 2, 2)) for _ in range(o)]
-    found = match_sets(xy, log_classes, objects)
-    cost = [[match_points(xy[i], log_classes[i], *objects[j])[2] for j in range(o)] for i in range(s)]
-    m = min(s, o)
-    best = min(
-        sum(cost[i][j] for i, j in zip(a, b, strict=True))
+def test_sets_are_matched_to_things_as_the_best_of_all_ways(seed, s, t):
+    rng = torch.Generator().manual_seed(seed)
+    shapes, covers, on = (torch.rand(shape, generator=rng) for shape in ((s, 7), (t, 7), (s, t)))
+    found = match_things(shapes, covers, on)
+
+    def worth(i, j):
+        dice = 2 * (shapes[i] * covers[j]).sum() / (shapes[i].sum() + covers[j].sum())
+        return float(dice + 2 * on[i, j])
+
+    m = min(s, t)
+    best = max(
+        sum(worth(i, j) for i, j in zip(a, b, strict=True))
         for a in itertools.combinations(range(s), m)
-        for b in itertools.permutations(range(o), m)
+        for b in itertools.permutations(range(t), m)
     )
     assert len(found) == m
-    assert sum(cost[i][j] for i, j, *_ in found) == pytest.approx(best)
+    assert sum(worth(i, j) for i, j in found) == pytest.approx(best, abs=1e-4)
 
 
 def test_of_two_points_at_one_place_the_one_that_says_the_class_is_taken():

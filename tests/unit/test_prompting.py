@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ppt import rle
-from ppt.prompting import Rules, ask, choose, coverage, judge
+from ppt.prompting import Prompt, Rules, ask, choose, coverage, judge
 from ppt.types import MaskCandidates, PointSet, RelevanceMap
 
 SIDE = 40
@@ -134,18 +134,49 @@ def flat_but(x):
     return RelevanceMap(values, SIDE, SIDE)
 
 
-def test_the_sets_of_all_sentences_are_asked_at_once_and_the_surest_that_agrees_wins():
-    sam = Halves()
+def two_peaks():
+    both = np.array([[1, 0, 0, 1]] * 4, np.float32) + np.eye(4, dtype=np.float32) / 9
+    return RelevanceMap(both, SIDE, SIDE)
+
+
+def test_the_sets_of_all_sentences_are_asked_at_once_and_the_surest_that_fits_wins():
+    sam, both = Halves(), two_peaks()
     left, right = points(1, 0, sure=0.3), points(0, 1, sure=0.6)
-    both = RelevanceMap(
-        np.array([[1, 0, 0, 1]] * 4, np.float32) + np.eye(4, dtype=np.float32) / 9, SIDE, SIDE
-    )
-    first, second = ask(sam, lambda: sam.embed(None), [[right, left], [left]], [both, left_half_map()], RULES)
+    sentences = [[Prompt(right, both), Prompt(left, both)], [Prompt(left, left_half_map())]]
+    first, second = ask(sam, lambda: sam.embed(None), sentences, [both, left_half_map()], RULES)
     assert sam.asked == [3]
     assert first.of_set == (0, 0, 1, 1)
+    assert first.sure == pytest.approx((0.6, 0.3))
     assert len(first.candidates.rles) == len(first.judged) == 4
     assert second.points is left
-    np.testing.assert_array_equal(rle.decode(second.candidates.rles[second.choice.index]), box(0, 0, 40, 20))
+    np.testing.assert_array_equal(rle.decode(second.chosen), box(0, 0, 40, 20))
+
+
+def test_a_candidate_is_to_fit_what_its_own_points_are_about():
+    """The sentence's map likes both halves alike; the set was about the left one."""
+    sam, both = Halves(), two_peaks()
+    [answer] = ask(sam, lambda: sam.embed(None), [[Prompt(points(1, 0), left_half_map())]], [both], RULES)
+    assert answer.judged[0].fit == pytest.approx(1)
+    assert abs(answer.judged[0].agreement) < 0.1
+    np.testing.assert_array_equal(rle.decode(answer.chosen), box(0, 0, 40, 20))
+
+
+def test_how_sure_is_asked_again_of_what_sam_made():
+    sam, both = Halves(), two_peaks()
+    right = RelevanceMap(np.ascontiguousarray(left_half_map().values[:, ::-1]), SIDE, SIDE)
+    sets = [Prompt(points(0, 1, sure=0.9), right), Prompt(points(1, 0, sure=0.1), left_half_map())]
+    seen = []
+
+    def look(sentence, covers):
+        seen.append((sentence, covers))
+        return [0.2, 0.8]
+
+    [answer] = ask(sam, lambda: sam.embed(None), [sets], [both], RULES, look)
+    [(sentence, covers)] = seen
+    assert sentence == 0
+    np.testing.assert_allclose(covers, [right.values, left_half_map().values])
+    assert answer.sure == (0.2, 0.8)
+    np.testing.assert_array_equal(rle.decode(answer.chosen), box(0, 0, 40, 20))
 
 
 @pytest.mark.parametrize(("sureness", "expected"), [(None, 1), ([0.9, 0.2], 0), ([0.5, 0.5], 1)])
@@ -158,7 +189,9 @@ def test_without_a_positive_point_the_image_is_not_looked_at():
     def never():
         raise AssertionError("embedded for nothing")
 
-    sentences = [[points(reason="no_evidence")], [points(0, 0, reason="all negative")]]
-    found = ask(Halves(), never, sentences, [flat_but(0), flat_but(3)], RULES)
+    maps = [flat_but(0), flat_but(3)]
+    asked = points(reason="no_evidence"), points(0, 0, reason="all negative")
+    sentences = [[Prompt(p, m)] for p, m in zip(asked, maps, strict=True)]
+    found = ask(Halves(), never, sentences, maps, RULES)
     assert [answer.choice.reasons for answer in found] == [("no_evidence",), ("all negative",)]
     assert all(answer.choice.index is None and answer.candidates.rles == () for answer in found)

@@ -1,0 +1,122 @@
+"""The judge: what it must not care about, and that words of place can be learned by it."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+from ppt.points.judge import Judge
+from ppt.points.scene import Example, Scene, collate, words_of
+from ppt.types import DenseFeatures, RelevanceMap
+
+DIMENSION, SIDE = 16, 10
+VOCABULARY = ["left", "right", "top", "bottom", "disc", "box", "the"]
+VECTORS = dict(
+    zip(
+        VOCABULARY,
+        normalize(torch.randn(7, DIMENSION, generator=torch.Generator().manual_seed(3))),
+        strict=True,
+    )
+)
+
+
+def judge() -> Judge:
+    torch.manual_seed(0)
+    return Judge(DIMENSION)
+
+
+def case(text: str, places: list[tuple[int, int]], names: list[str]) -> tuple[Example, np.ndarray]:
+    """Things of 3 x 3 cells with the corner (row, column), each looking like its name."""
+    values = np.zeros((SIDE, SIDE, DIMENSION), np.float32)
+    values[..., 0] = 1
+    covers = np.zeros((len(places), SIDE, SIDE), np.float32)
+    for cover, (y, x), name in zip(covers, places, names, strict=True):
+        cover[y : y + 3, x : x + 3] = 1
+        values[y : y + 3, x : x + 3] = VECTORS[name].numpy()
+    words = np.stack([VECTORS[word].numpy() for word in words_of(text)])
+    relevance = np.max([values @ words[i] for i in range(len(words))], 0)
+    found = RelevanceMap(relevance.astype(np.float32), 100, 100)
+    return Example(DenseFeatures(values, 100, 100), found, words), covers
+
+
+def asked(cases) -> tuple[Scene, torch.Tensor, torch.Tensor]:
+    most = max(len(covers) for _, covers in cases)
+    things = torch.zeros(len(cases), most, SIDE * SIDE)
+    there = torch.zeros(len(cases), most, dtype=torch.bool)
+    for i, (_, covers) in enumerate(cases):
+        things[i, : len(covers)] = torch.from_numpy(covers).flatten(1)
+        there[i, : len(covers)] = True
+    return collate([example for example, _ in cases]), things, there
+
+
+TWO = case("the left disc", [(1, 1), (1, 6)], ["disc", "disc"])
+
+
+def test_the_order_of_things_changes_nothing():
+    three = case("the left disc", [(1, 1), (1, 6), (6, 3)], ["disc", "disc", "box"])
+    scene, things, there = asked([three])
+    network, order = judge(), torch.tensor([2, 0, 1])
+    torch.testing.assert_close(
+        network(scene, things[:, order], there), network(scene, things, there)[:, order], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_company_changes_nothing():
+    """Neither other pairs of the batch, nor the padding they bring."""
+    more = case("the box left right top", [(1, 1), (1, 6), (6, 3)], ["disc", "disc", "box"])
+    network = judge()
+    alone, together = network(*asked([TWO])), network(*asked([TWO, more]))
+    torch.testing.assert_close(together[:1, :2], alone, atol=1e-5, rtol=1e-5)
+    assert together[0, 2] == -1e4
+
+
+def test_one_thing_has_no_rivals():
+    scores = judge()(*asked([case("the disc", [(2, 2)], ["disc"])]))
+    assert torch.isfinite(scores).all()
+
+
+def test_words_of_place_tell_two_of_one_name_apart():
+    """Learned on some places, right at others."""
+    rng = np.random.default_rng(0)
+
+    def drawn(word):
+        while True:
+            places = [tuple(int(v) for v in rng.integers(0, SIDE - 2, 2)) for _ in range(2)]
+            axis = 1 if word in ("left", "right") else 0
+            gap = places[1][axis] - places[0][axis]
+            if abs(gap) >= 3:
+                first = (gap > 0) == (word in ("left", "top"))
+                return case(f"the {word} disc", places, ["disc", "disc"]), 0 if first else 1
+
+    words = ["left", "right", "top", "bottom"]
+    lessons = [drawn(words[i % 4]) for i in range(96)]
+    others = [drawn(words[i % 4]) for i in range(40)]
+    network = judge()
+    optimiser = torch.optim.AdamW(network.parameters(), 3e-3)
+    scene, things, there = asked([c for c, _ in lessons])
+    meant = torch.tensor([m for _, m in lessons])
+    for _ in range(60):
+        loss = cross_entropy(network(scene, things, there), meant)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    right = network(*asked([c for c, _ in others])).argmax(1) == torch.tensor([m for _, m in others])
+    assert right.float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The red bus, on the left.", ["the", "red", "bus", "on", "the", "left"]),
+        ("bus", ["bus"]),
+        ("", [""]),
+        (" ... ", [""]),
+        ("左边的猫", ["左边的猫"]),
+    ],
+)
+def test_words_of_a_sentence(text, words):
+    assert words_of(text) == words
+
+
+def test_three_hundred_words_are_forty():
+    assert len(words_of("word " * 300)) == 40
