@@ -2,27 +2,33 @@
 
     ppt benchmark points CONFIG.yaml --output DIR [--pairs PAIRS --truth TRUTH]
 
-Makes DIR/records and DIR/relevance as a run would, prompts SAM with the points of every method in one pass,
-and writes DIR/benchmark/points.json and points.md. The oracle rows click at the innermost pixel of the truth:
-a ceiling for points, and nothing that a run could do.
+Makes DIR/records and DIR/relevance as a run would, trains a generator for each of `benchmark.variants` and
+each seed (DIR/benchmark/<variant>_<seed>), prompts SAM with the points of every method in one pass, and
+writes DIR/benchmark/points.json and points.md. The oracle rows click at the innermost pixel of the truth: a
+ceiling for points, and nothing that a run could do.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipelines import s0_records, s1_relevance, stage
+from pipelines import s0_records, s1_relevance, s2_points, stage
 from pipelines.asking import Asking, asking, example
 from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.metrics import Conventions, Sample, Score
 from ppt.points.prompter import Prompter
+from ppt.points.scene import Example
+from ppt.points.weights import read_generator
 from ppt.prompting import Answer, Prompt, ask
 from ppt.records import images
 from ppt.rle import Rle
@@ -30,34 +36,103 @@ from ppt.store import Artifact
 from ppt.types import PointSet, Record, Truth
 
 METHODS = {"peak": "peak", "surgery": "CLIP Surgery points", "read": "READ points"}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("point generator", {}),
+    "no_negatives": ("… without negatives", {"negatives": 0}),
+    "no_ignore": ("… without ignore", {"ignore": False}),
+    "together": ("… no curriculum", {"order": "together"}),
+    "reversed": ("… reversed order", {"order": "reversed"}),
+    "object_centric": ("… object-centric only", {"sources": ("object_centric",)}),
+    "no_mosaics": ("… without mosaics", {"sources": ("object_centric", "referring")}),
+    "no_referring": ("… without referring pairs", {"sources": ("object_centric", "mosaic")}),
+}
+"""Name in the table, and what is changed of the generator's settings."""
 ORACLE, CEILING = "oracle point", "oracle point, oracle choice"
-COLUMNS = {"miou": "mIoU", "oiou": "oIoU", "prec@0.5": "Prec@0.5", "pointm": "PointM"}
+COLUMNS = {"miou": "mIoU", "oiou": "oIoU", "prec@0.5": "Prec@0.5", "prec@0.7": "Prec@0.7", "pointm": "PointM"}
+SIZES = {"small": 0.02, "medium": 0.08, "large": 1.0}
+"""Objects up to this share of the image."""
+
+Row = tuple[str, int]
+"""Name in the table, and seed."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One sentence under one method, and the groups of sentences that it belongs to."""
+
+    score: Score
+    groups: tuple[str, ...]
 
 
 def points(config: Config, output: Path) -> str:
-    """Run the comparison; returns the table as Markdown, in percent, one block a split."""
+    """Run the comparison; returns the tables as Markdown, in percent, two a split."""
     s0_records.run(config, output)
     s1_relevance.run(config, output)
+    prompters: dict[Row, Prompter] = {
+        (name, 0): Prompter(config.points.model_copy(update={"method": method}))
+        for method, name in METHODS.items()
+    }
+    prompters |= dict(_trained(config, output))
     truth = {row["id"]: row for row in Artifact.open(output / "truth").rows()}
     context = asking(config, output, Prompter(config.points))
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
-    scores: dict[str, list[Score]] = {name: [] for name in (*METHODS.values(), ORACLE, CEILING)}
+    groups = _groups(Artifact.open(output / "records"), truth)
+    scores: dict[Row, list[Judged]] = {row: [] for row in (*prompters, (ORACLE, 0), (CEILING, 0))}
     for key in tqdm(context.relevance.keys, desc="benchmark", unit="shard", disable=None, leave=False):
-        for name, sample in _shard(context, config, key, truth):
-            scores[name].append(metrics.score(sample, conventions))
-    for rows in scores.values():
-        lost = truth.keys() - {score.id for score in rows}
-        rows += [metrics.score(_lost(truth[id]), conventions) for id in sorted(lost)]
-    found = {name: metrics.report(rows, conventions) for name, rows in scores.items()}
-    table = _table(found)
+        for row, sample in _shard(context, prompters, key, truth):
+            scores[row].append(Judged(metrics.score(sample, conventions), groups[sample.id]))
+    for judged in scores.values():
+        lost = truth.keys() - {one.score.id for one in judged}
+        judged += [Judged(metrics.score(_lost(truth[id]), conventions), groups[id]) for id in sorted(lost)]
+    found = {row: _report(judged, conventions) for row, judged in scores.items()}
+    table = _tables(found)
     folder = output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "points.json", (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    kept = {f"{name} #{seed}": report for (name, seed), report in found.items()}
+    write_atomic(folder / "points.json", (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
     write_atomic(folder / "points.md", table.encode())
     return table
 
 
-def _shard(context: Asking, config: Config, key: str, truth: dict[str, Any]) -> Iterator[tuple[str, Sample]]:
+def _trained(config: Config, output: Path) -> Iterator[tuple[Row, Prompter]]:
+    """A generator for each variant and seed; what is already trained is read."""
+    for variant in config.benchmark.variants:
+        name, changes = VARIANTS[variant]
+        for seed in range(config.benchmark.seeds):
+            settings = config.generator.model_copy(update={**changes, "seed": seed})
+            own = config.model_copy(
+                update={
+                    "generator": settings,
+                    "points": config.points.model_copy(update={"method": "generator"}),
+                }
+            )
+            home = f"benchmark/{variant}_{seed}"
+            s2_points.run(own, output, name=home)
+            yield (name, seed), Prompter(own.points, read_generator(Artifact.open(output / home)))
+
+
+def _groups(records: Artifact, truth: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Of each sentence: its split, and within the split its kind, whether its image has two things of one
+    name where the truth says so, and how large its object is.
+    """
+    shapes = {row["id"]: row["height"] * row["width"] for row in records.rows()}
+    groups: dict[str, tuple[str, ...]] = {}
+    for id, row in truth.items():
+        found = [row["kind"]] if row["kind"] else []
+        if row.get("twins") is not None:
+            found.append("twins" if row["twins"] else "no twins")
+            if row["twins"] and row["kind"] == "position":
+                found.append("twins by position")
+        if id in shapes:
+            share = rle.area(Truth.from_json(row).rle) / shapes[id]
+            found.append(next(name for name, most in SIZES.items() if share <= most))
+        groups[id] = row["split"], *(f"{row['split']}/{name}" for name in found)
+    return groups
+
+
+def _shard(
+    context: Asking, prompters: Mapping[Row, Prompter], key: str, truth: dict[str, Any]
+) -> Iterator[tuple[Row, Sample]]:
     """(row of the table, sample) for every sentence with truth in one shard; an image is embedded once."""
     tensors = context.relevance.tensors(key)
     for sha256, records in stage.by_content(context.records, key).items():
@@ -70,18 +145,27 @@ def _shard(context: Asking, config: Config, key: str, truth: dict[str, Any]) -> 
         examples = [example(tensors, record) for record in asked]
         maps = [e.relevance for e in examples]
         rows = [truth[record.pair.id] for record in asked]
-        for method, name in METHODS.items():
-            prompts = Prompter(config.points.model_copy(update={"method": method}))(examples)
-            answers = ask(context.sam, lambda it=embedding: it, prompts, maps, context.rules)
-            for record, row, answer in zip(asked, rows, answers, strict=True):
-                yield name, _sample(record, row, answer, answer.choice.index)
-        true = [Truth.from_json(row).rle for row in rows]
-        prompts = [[Prompt(innermost(mask), m)] for mask, m in zip(true, maps, strict=True)]
-        answers = ask(context.sam, lambda it=embedding: it, prompts, maps, context.rules)
-        for record, row, answer, mask in zip(asked, rows, answers, true, strict=True):
-            yield ORACLE, _sample(record, row, answer, answer.choice.index)
-            nearest = max(answer.candidates.rles, key=lambda found, mask=mask: rle.iou(found, mask))
-            yield CEILING, _sample(record, row, answer, answer.candidates.rles.index(nearest))
+
+        def answers(
+            prompts: Sequence[Sequence[Prompt]],
+            prompter: Prompter | None,
+            embedding: Any = embedding,
+            maps: Any = maps,
+            examples: Sequence[Example] = examples,
+        ) -> list[Answer]:
+            look = prompter.look(examples) if prompter else None
+            return ask(context.sam, lambda: embedding, prompts, maps, context.rules, look)
+
+        for row, prompter in prompters.items():
+            for record, true, answer in zip(asked, rows, answers(prompter(examples), prompter), strict=True):
+                yield row, _sample(record, true, answer, answer.choice.index)
+        clicks = [innermost(Truth.from_json(true).rle) for true in rows]
+        prompts = [[Prompt(click, found)] for click, found in zip(clicks, maps, strict=True)]
+        for record, true, answer in zip(asked, rows, answers(prompts, None), strict=True):
+            yield (ORACLE, 0), _sample(record, true, answer, answer.choice.index)
+            mask = Truth.from_json(true).rle
+            ious = [rle.iou(found, mask) for found in answer.candidates.rles]
+            yield (CEILING, 0), _sample(record, true, answer, int(np.argmax(ious)))
 
 
 def innermost(mask: Rle) -> PointSet:
@@ -103,18 +187,40 @@ def _lost(row: dict[str, Any]) -> Sample:
     return Sample(row["id"], Truth.from_json(row).rle, None, None, row["split"], row["source"], row["kind"])
 
 
-def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a block for each split, a row for each way to make points, figures in percent."""
-    splits = sorted({split for report in found.values() for split in report["by_split"]})
+def _report(judged: Sequence[Judged], conventions: Conventions) -> dict[str, dict[str, float]]:
+    """For each group of sentences the metrics over them."""
+    grouped: dict[str, list[Score]] = defaultdict(list)
+    for one in judged:
+        for group in one.groups:
+            grouped[group].append(one.score)
+    return {group: metrics.report(scores, conventions)["labels"] for group, scores in sorted(grouped.items())}
+
+
+def _tables(found: Mapping[Row, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown: for each split a block of the metrics, and one of mIoU by group; figures in percent, mean ±
+    standard deviation over the seeds.
+    """
+    names = list(dict.fromkeys(name for name, _ in found))
+    one = next(iter(found.values()))
     lines: list[str] = []
-    for split in splits:
-        n = next(iter(found.values()))["by_split"][split]["n"]
-        lines += [
-            f"| {split} (n = {n}) | {' | '.join(COLUMNS.values())} |",
-            "| --- |" + " ---: |" * len(COLUMNS),
-        ]
-        for name, report in found.items():
-            row = report["by_split"][split]
-            lines.append(f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in COLUMNS) + " |")
-        lines.append("")
+    for split in sorted(group for group in one if "/" not in group):
+        inner = [group for group in one if group.startswith(f"{split}/")]
+        blocks = {
+            f"{split} (n = {one[split]['n']})": [(title, split, c) for c, title in COLUMNS.items()],
+            f"{split}, mIoU": [(f"{g.split('/')[1]} ({one[g]['n']})", g, "miou") for g in inner],
+        }
+        for corner, columns in blocks.items():
+            if columns:
+                lines.append(f"| {corner} | {' | '.join(title for title, *_ in columns)} |")
+                lines.append("| --- |" + " ---: |" * len(columns))
+                for name in names:
+                    reports = [report for (own, _), report in found.items() if own == name]
+                    cells = [_figure([r[group][metric] for r in reports]) for _, group, metric in columns]
+                    lines.append(f"| {name} | " + " | ".join(cells) + " |")
+                lines.append("")
     return "\n".join(lines)
+
+
+def _figure(values: Sequence[float]) -> str:
+    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * mean(values):.1f}{spread}"

@@ -81,6 +81,7 @@ class GeneratorConfig(Section):
     pieces: Share = 0.8  # of the pseudo-masks, the most confident, that mosaics are made of
     mosaic_side: Count = 320  # pixels
     refreshes: Count = 2  # times that the referring pairs' pseudo-masks are made anew
+    seed: Annotated[int, Field(ge=0)] = 0  # of the network and of what it is taught when
     steps: Count = 1500
     batch: Count = 16  # sentences whose images are searched in a step
     readings: Count = 96  # and sentences that are read
@@ -112,6 +113,23 @@ class EvaluateConfig(Section):
     at_least: bool = True  # Prec@X counts IoU >= X rather than > X
 
 
+Variant = Literal[
+    "full",
+    "no_negatives",
+    "no_ignore",
+    "together",
+    "reversed",
+    "object_centric",
+    "no_mosaics",
+    "no_referring",
+]
+
+
+class BenchmarkConfig(Section):
+    variants: tuple[Variant, ...] = get_args(Variant)  # of the generator; each is trained
+    seeds: Count = 3
+
+
 class Config(Section):
     """Everything a run can be told."""
 
@@ -128,6 +146,7 @@ class Config(Section):
     masks: MasksConfig = MasksConfig()
     labels: LabelsConfig = LabelsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
 
     def sections(self, *names: str) -> dict[str, Any]:
         """The named sections as JSON for a manifest, less what names a file: files are known by content."""

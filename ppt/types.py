@@ -81,17 +81,22 @@ class Record:
 
 @dataclass(frozen=True)
 class Truth:
-    """The true mask of the pair `id`, of the locked room: for evaluation and the report's comparison only."""
+    """The true mask of the pair `id`, of the locked room: for evaluation and the report's comparison only.
+
+    twins: whether the image has another thing of the same name; None where nobody says.
+    """
 
     id: str
     rle: Rle
+    twins: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "segmentation": self.rle.to_json()}
+        known = {} if self.twins is None else {"twins": self.twins}
+        return {"id": self.id, "segmentation": self.rle.to_json(), **known}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Truth":
-        return cls(row["id"], codec.from_json(row["segmentation"]))
+        return cls(row["id"], codec.from_json(row["segmentation"]), row.get("twins"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,9 @@ from ppt.store import Artifact, begin
 STAGE = own_pairs.STAGE
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/points complete. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what
-    it reads.
+def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) -> stage.Summary:
+    """Make DIR/<name> complete; lessons of object-centric pairs and mosaics lie in DIR/points whatever the
+    name. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what it reads.
     """
     clip, sam = open_clip_door(config), open_sam_door(config)
     inputs = {name: Artifact.open(output / name).fingerprint for name in ("records", "relevance")}
@@ -40,9 +40,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         weights={"clip": clip.weights_sha256, "sam": sam.weights_sha256},
         seed=config.seed,
     )
-    with begin(output / STAGE, manifest, {SHARD: ["generator"]}, fresh) as writer:
+    with begin(output / name, manifest, {SHARD: ["generator"]}, fresh) as writer:
         for shard in writer.missing:
-            shop = Workshop(config, output, clip, sam, manifest.fingerprint)
+            shop = Workshop(config, output, output / name, clip, sam, manifest.fingerprint)
             if fresh and shop.folder.exists():
                 shutil.rmtree(shop.folder)
             shard.write(*rows_and_tensors(*train_generator(shop)))

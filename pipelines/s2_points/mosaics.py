@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import stage
+from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
@@ -30,6 +31,7 @@ from ppt.store import Artifact, begin
 from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
+SETTINGS = ("mosaics", "pieces", "mosaic_side")
 SENTENCES = 6
 PREVIEWED = 12
 
@@ -72,7 +74,7 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip) -> Artifac
     manifest = Manifest(
         f"{STAGE}/{NAME}",
         schema_version=1,
-        config=config.sections("clip", "relevance", "generator"),
+        config={**config.sections("clip", "relevance"), **lesson_settings(config, *SETTINGS)},
         inputs={"records": records.fingerprint, "lessons": lessons.fingerprint},
         weights={"clip": clip.weights_sha256},
         seed=config.seed,

@@ -1,9 +1,10 @@
 """Lessons of the user's own pairs: pseudo-masks by a teacher, how far each is to be believed, and points.
 
-DIR/points/<name>: rows {id, features, covers, height, width, kind, segmentation, confidence, things, meant,
-complete, sure} and `covers/<id>` (t, gh, gw) uint8, what each thing covers in 255ths of a cell. The first
-teacher is the map's peak, on object-centric images; later ones are the generator as it stands, on referring
-pairs. An image that some sentence of another split is about teaches nothing.
+DIR/points/object_centric and DIR/points/referring_<round>: rows {id, features, covers, height, width, kind,
+segmentation, confidence, things, meant, complete, sure} and `covers/<id>` (t, gh, gw) uint8, what each thing
+covers in 255ths of a cell. The first teacher is the map's peak, on object-centric images; later ones are the
+generator as it stands, on referring pairs. An image that some sentence of another split is about teaches
+nothing.
 """
 
 import functools
@@ -52,15 +53,27 @@ def held_out(config: Config, records: Artifact) -> frozenset[str]:
     return frozenset(row["sha256"] for row in records.rows() if row["split"] not in own)
 
 
+def lesson_settings(config: Config, *more: str) -> dict[str, Any]:
+    """The settings that lessons depend on, and `more` of the generator's."""
+    names = ("splits", "positives", "negatives", "steadiness", *more)
+    return {"lessons": {name: config.sections("generator")["generator"][name] for name in names}}
+
+
 def make(
-    config: Config, output: Path, name: str, source: Source, prompter: Prompter, sam: SamModel, teacher: str
+    config: Config,
+    output: Path,
+    folder: Path,
+    source: Source,
+    prompter: Prompter,
+    sam: SamModel,
+    teacher: str,
 ) -> Artifact:
-    """Make DIR/points/<name> complete. teacher: sha256 of the generator's weights; "peak" for the first."""
+    """Make `folder` complete. teacher: sha256 of the generator's weights; "peak" for the first."""
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
     manifest = Manifest(
-        f"{STAGE}/{name}",
+        f"{STAGE}/{folder.name}",
         schema_version=1,
-        config=config.sections("points", "generator", "sam", "masks"),
+        config={**config.sections("sam", "masks"), **lesson_settings(config), "sets": config.points.sets},
         inputs={"records": records.fingerprint, "relevance": relevance.fingerprint},
         weights={"sam": sam.weights_sha256, "teacher": teacher},
         seed=config.seed,
@@ -77,7 +90,7 @@ def make(
         ]
         for key in there
     }
-    with begin(output / STAGE / name, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
+    with begin(folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
         artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
     return artifact
 

@@ -45,10 +45,13 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a training works with. fingerprint: of the manifest of DIR/points; a checkpoint belongs to one."""
+    """What a training works with. home: where its own artifacts lie, DIR/points in a run. fingerprint: of the
+    manifest there; a checkpoint belongs to one.
+    """
 
     config: Config
     output: Path
+    home: Path
     clip: Clip
     sam: SamModel
     fingerprint: str
@@ -60,7 +63,7 @@ class Workshop:
     @property
     def folder(self) -> Path:
         """Where checkpoint, log and the weights of every round lie."""
-        return self.output / STAGE / "training"
+        return self.home / "training"
 
 
 def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -82,7 +85,7 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     def losses_of(step: int) -> dict[str, Tensor]:
         """The first of the batch are searched for things; all are read."""
-        batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, shop.config.seed)
+        batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, settings.seed)
         scene, lessons = collate([example for example, _ in batch], device), [lesson for _, lesson in batch]
         searched = min(settings.batch, len(batch))
         found = point_losses(
@@ -151,7 +154,8 @@ def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
     if not {"object_centric", "mosaic"} & set(wanted):
         return {}
     peak = Prompter(config.points.model_copy(update={"method": "peak"}))
-    singles = own_pairs.make(config, shop.output, "object_centric", "object_centric", peak, shop.sam, "peak")
+    folder = shop.output / STAGE / "object_centric"
+    singles = own_pairs.make(config, shop.output, folder, "object_centric", peak, shop.sam, "peak")
     if not any(row["confidence"] > 0 for row in singles.rows()):
         print(
             "points: no object-centric pair has a pseudo-mask, so there are no mosaics either: nothing "
@@ -161,10 +165,12 @@ def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
         return {}
     found: dict[Source, LessonSource | None] = {}
     if "object_centric" in wanted:
-        found["object_centric"] = LessonSource("object_centric", singles, shop.relevance, config.seed)
+        found["object_centric"] = LessonSource(
+            "object_centric", singles, shop.relevance, config.generator.seed
+        )
     made = mosaics.make(config, shop.output, singles, shop.clip) if "mosaic" in wanted else None
     if made is not None:
-        found["mosaic"] = LessonSource("mosaic", made, made, config.seed)
+        found["mosaic"] = LessonSource("mosaic", made, made, config.generator.seed)
     return found
 
 
@@ -182,9 +188,9 @@ def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path
         network.load_state_dict(load_file(weights))
         prompter = Prompter(points, network.eval().requires_grad_(False))
         teacher = identity(weights.read_bytes())["sha256"]
-    name = f"referring_{number}"
-    lessons = own_pairs.make(shop.config, shop.output, name, "referring", prompter, shop.sam, teacher)
-    return LessonSource("referring", lessons, shop.relevance, shop.config.seed)
+    folder = shop.home / f"referring_{number}"
+    lessons = own_pairs.make(shop.config, shop.output, folder, "referring", prompter, shop.sam, teacher)
+    return LessonSource("referring", lessons, shop.relevance, shop.config.generator.seed)
 
 
 def _sizes(shop: Workshop) -> dict[str, Any]:
@@ -207,7 +213,7 @@ def _words(shop: Workshop) -> Iterator[np.ndarray]:
 
 def _new_network(shop: Workshop, sizes: dict[str, Any]) -> PointGenerator:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch_generator(shop.config.seed, "points", "network").initial_seed())
+        torch.manual_seed(torch_generator(shop.config.generator.seed, "points", "network").initial_seed())
         network = PointGenerator(**sizes)
     # What all words have in common says nothing.
     distinct = np.unique(np.concatenate(list(_words(shop))), axis=0)

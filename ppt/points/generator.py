@@ -148,9 +148,7 @@ class PointGenerator(nn.Module):
         away = (at[:, :, None] - xy[:, None]).square().sum(-1)
         return likeness + asked[..., -2:-1] - 50 * away * asked[..., -1:].exp()
 
-    def _looks(
-        self, queries: Tensor, cells: Tensor, shapes: Tensor, has: Tensor
-    ) -> Float[Tensor, "b s j n"]:
+    def _looks(self, queries: Tensor, cells: Tensor, shapes: Tensor, has: Tensor) -> Float[Tensor, "b s j n"]:
         """The first half of the points looks inside the shape, the other outside of it."""
         pointers = self.look(queries).unflatten(2, (self.points - 1, -1))
         likeness = torch.einsum("bskw,bnw->bskn", pointers, self.where(cells)) / pointers.shape[-1] ** 0.5

@@ -1,4 +1,6 @@
-"""The user's TRUTH file: JSON lines {"id", "segmentation"}: a COCO RLE or polygons of a pair's true mask."""
+"""The user's TRUTH file: JSON lines {"id", "segmentation"}: a COCO RLE or polygons of a pair's true mask; and
+"twins" where it is known whether the image has another thing of the same name.
+"""
 
 import math
 from collections.abc import Container, Mapping
@@ -60,7 +62,8 @@ def read(
                 raise RowError("unknown_id", f"no pair has the id {identity!r:.80}")
             segmentation = row.get("segmentation")
             height, width = sizes[identity] or _own_canvas(segmentation)
-            found[identity] = Truth(identity, rle.from_json(segmentation, height, width))
+            twins = row.get("twins") if isinstance(row.get("twins"), bool) else None
+            found[identity] = Truth(identity, rle.from_json(segmentation, height, width), twins)
         except (RowError, rle.RleError) as error:
             code = error.error if isinstance(error, RowError) else "bad_mask"
             refused.append(Refused(line, identity, code, f"line {line}: {error}"))
