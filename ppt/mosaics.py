@@ -43,10 +43,13 @@ class Said:
 
 @dataclass(frozen=True, eq=False)
 class Mosaic:
-    """An image (h, w, 3) uint8 RGB, the visible mask of each thing, and sentences about them."""
+    """An image (h, w, 3) uint8 RGB, the visible mask of each thing with its own sentence, and sentences that
+    are true of one.
+    """
 
     image: UInt8[np.ndarray, "h w 3"]
     masks: tuple[Bool[np.ndarray, "h w"], ...]
+    texts: tuple[str, ...]
     said: tuple[Said, ...]
 
 
@@ -74,7 +77,8 @@ def make_mosaic(
         image, masks = _paste(rng, used, pieces[int(rng.integers(len(pieces)))], *size)
     kept = [i for i, mask in enumerate(masks) if mask.sum() >= 0.002 * mask.size]
     masks = [masks[i] for i in kept]
-    return Mosaic(image, tuple(masks), tuple(sentences(rng, [used[i].text for i in kept], masks)))
+    texts = tuple(used[i].text for i in kept)
+    return Mosaic(image, tuple(masks), texts, tuple(sentences(rng, texts, masks)))
 
 
 def sentences(

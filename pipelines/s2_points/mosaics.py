@@ -1,8 +1,10 @@
 """Mosaics of the object-centric pairs' pseudo-masks, read by CLIP once, and their lessons.
 
-DIR/points/mosaics: per shard rows {id, features, covers, height, width, kind, text, confidence, things,
-meant, complete, sure}; the tensors that DIR/relevance has, `dense/<mosaic>`, `map/<id>`, `words/<id>`, and
-`covers/<mosaic>` (t, gh, gw) uint8, what each thing covers in 255ths of a cell; and a preview.
+DIR/points/mosaics: per shard rows {id, features, covers, height, width, kind, text, names, confidence,
+things, meant, complete, sure}, where names says which words name things; the tensors that DIR/relevance has,
+`dense/<mosaic>`, `map/<id>`, `words/<id>`, and `covers/<mosaic>` (t, gh, gw) uint8, what each thing covers in
+255ths of a cell; for some mosaics what the mask loss needs of SAM, `sam/<mosaic>` (c, g, g) float16 and
+`masks/<mosaic>` (t, h, w) uint8, with the input size in the rows; and a preview.
 """
 
 import functools
@@ -16,11 +18,13 @@ import numpy as np
 from pipelines import stage
 from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
+from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.manifest import Manifest
-from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic
+from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic, noun
 from ppt.points.lessons import make_lesson, stored
 from ppt.points.scene import words_of
+from ppt.prompting import coverage
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
@@ -31,16 +35,17 @@ from ppt.store import Artifact, begin
 from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
-SETTINGS = ("mosaics", "pieces", "mosaic_side")
+SETTINGS = ("mosaics", "pieces", "mosaic_side", "through_sam")
 SENTENCES = 6
 PREVIEWED = 12
 
 
 @dataclass(frozen=True)
 class Context:
-    """What one process keeps: the model, and the pieces with where and how their images are read."""
+    """What one process keeps: the models, and the pieces with where and how their images are read."""
 
     clip: Clip
+    sam: SamModel
     config: Config
     pieces: "Pieces"
 
@@ -64,7 +69,7 @@ class Pieces(Sequence[Piece]):
         return Piece(pixels, decode(from_json(row["segmentation"])).astype(bool), row["text"])
 
 
-def make(config: Config, output: Path, lessons: Artifact, clip: Clip) -> Artifact | None:
+def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
     """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask."""
     records = Artifact.open(output / "records")
     chosen = best(lessons, config.generator.pieces)
@@ -76,7 +81,7 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip) -> Artifac
         schema_version=1,
         config={**config.sections("clip", "relevance"), **lesson_settings(config, *SETTINGS)},
         inputs={"records": records.fingerprint, "lessons": lessons.fingerprint},
-        weights={"clip": clip.weights_sha256},
+        weights={"clip": clip.weights_sha256, "sam": sam.weights_sha256},
         seed=config.seed,
     )
     names = [f"mosaic{i:06d}" for i in range(config.generator.mosaics)]
@@ -84,7 +89,7 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip) -> Artifac
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
     pieces = Pieces(rows, stage.images_root(config, output), stage.image_policy(config))
     with begin(output / STAGE / NAME, manifest, plan) as writer:
-        make_context = functools.partial(Context, clip, config, pieces)
+        make_context = functools.partial(Context, clip, sam, config, pieces)
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, pieces, config)
@@ -139,6 +144,8 @@ def _rows(
     )
     lesson = make_lesson(mosaic.masks, 0, _flat(maps[0]), settings.positives, settings.negatives)
     tensors[f"covers/{name}"] = stored(lesson.covers)
+    named = {word for text in mosaic.texts for word in words_of(noun(text))}
+    seen = _seen_by_sam(context, name, mosaic, tensors)
     for number, (one, relevance) in enumerate(zip(said, maps, strict=True)):
         id = f"{name}/{number}"
         tensors[f"map/{id}"] = relevance.values
@@ -146,7 +153,22 @@ def _rows(
         tensors[f"words/{id}"] = words.astype(np.float16)
         row = {"id": id, "features": name, "covers": name, "kind": one.kind, "text": one.text}
         row |= {"confidence": 1.0, "height": relevance.height, "width": relevance.width}
-        yield {**row, **replace(lesson, meant=one.target).to_row()}
+        row["names"] = [word in named for word in words_of(one.text)]
+        yield {**row, **seen, **replace(lesson, meant=one.target).to_row()}
+
+
+def _seen_by_sam(
+    context: Context, name: str, mosaic: Mosaic, tensors: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What the rows say of SAM's embedding, which goes into `tensors`; nothing where SAM does not look."""
+    drawn = generator(context.config.seed, "points/through_sam", name).random()
+    if drawn >= context.config.generator.through_sam:
+        return {}
+    embedding = context.sam.embed(mosaic.image)
+    tensors[f"sam/{name}"] = embedding.features[0].cpu().numpy().astype(np.float16)
+    low = context.sam.low_size(embedding)
+    tensors[f"masks/{name}"] = stored(np.stack([coverage(mask, low) for mask in mosaic.masks]))
+    return {"sam_input": list(embedding.input_size)}
 
 
 def _flat(like: RelevanceMap) -> RelevanceMap:

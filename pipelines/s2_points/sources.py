@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from ppt.backbones.sam import ImageEmbedding
 from ppt.points.lessons import Lesson
 from ppt.points.scene import Example
+from ppt.points.through_sam import ThroughSam
 from ppt.seeding import generator
 from ppt.store import Artifact
 from ppt.types import DenseFeatures, RelevanceMap
@@ -33,6 +36,18 @@ class _Known:
     confidence: float
 
 
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """What is drawn: an example, its lesson, which of its words name things where that is known, and what SAM
+    made of the image where the mask loss uses it.
+    """
+
+    example: Example
+    lesson: Lesson
+    names: np.ndarray
+    through: ThroughSam | None = None
+
+
 class LessonSource:
     """The lessons of one source. features: the artifact with their tensors, under the same shard keys."""
 
@@ -49,7 +64,7 @@ class LessonSource:
     def __len__(self) -> int:
         return len(self._known)
 
-    def draw(self, step: int, count: int, admitted: np.ndarray) -> list[tuple[Example, Lesson]]:
+    def draw(self, step: int, count: int, admitted: np.ndarray) -> list[Taught]:
         """`count` lessons for a step, of those where `admitted` (n,) bool holds; none where it never does.
 
         All kinds of sentences come alike often.
@@ -71,16 +86,27 @@ class LessonSource:
         for _ in range(count):
             own = by_kind[kinds[int(rng.integers(len(kinds)))]]
             drawn.append(own[int(rng.integers(len(own)))])
-        return [self._lesson(known) for known in drawn]
+        return [self._taught(known) for known in drawn]
 
     def _read(self, key: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         return list(self._lessons.rows(key)), self._features.tensors(key) | self._lessons.tensors(key)
 
-    def _lesson(self, known: _Known) -> tuple[Example, Lesson]:
+    def _taught(self, known: _Known) -> Taught:
         rows, tensors = self._shard(known.key)
         row = rows[known.place]
         size = row["height"], row["width"]
         features = DenseFeatures(tensors[f"dense/{row['features']}"].astype(np.float32), *size)
         relevance = RelevanceMap(tensors[f"map/{row['id']}"], *size)
         words = tensors[f"words/{row['id']}"].astype(np.float32)
-        return Example(features, relevance, words), Lesson.from_row(row, tensors[f"covers/{row['covers']}"])
+        lesson = Lesson.from_row(row, tensors[f"covers/{row['covers']}"])
+        names = np.array(row.get("names", [False] * len(words)), bool)
+        return Taught(Example(features, relevance, words), lesson, names, _through(row, tensors))
+
+
+def _through(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> ThroughSam | None:
+    if "sam_input" not in row:
+        return None
+    features = torch.from_numpy(tensors[f"sam/{row['features']}"].astype(np.float32))[None]
+    high, wide = row["sam_input"]
+    embedding = ImageEmbedding(features, (high, wide), (row["height"], row["width"]))
+    return ThroughSam(embedding, torch.from_numpy(tensors[f"masks/{row['features']}"]))

@@ -1,7 +1,7 @@
 """The generator's training: sources opened by the curriculum, in stretches between rounds of pseudo-masks."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipelines.s2_points import mosaics, own_pairs
-from pipelines.s2_points.sources import LessonSource
+from pipelines.s2_points.sources import LessonSource, Taught
 from pipelines.s2_points.watch import Watch
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
@@ -25,7 +25,8 @@ from ppt.durable import identity, write_atomic
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import point_losses, reading_loss
 from ppt.points.prompter import Prompter
-from ppt.points.scene import collate, first
+from ppt.points.scene import collate, first, with_names_mixed
+from ppt.points.through_sam import ThroughSam, sam_loss
 from ppt.seeding import generator, torch_generator
 from ppt.store import Artifact
 from ppt.training import Plan, train
@@ -39,8 +40,13 @@ WEIGHTS = {
     "classes": 1.0,
     "confidence": 1.0,
     "reading": 1.0,
+    "mask": 0.5,
 }
 """Of the losses; distance against classes as in DETR (Carion et al. 2020, section A.4)."""
+
+
+THROUGH_SAM = 2
+"""Lessons of a step, at most, whose points are led through SAM."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +92,16 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     def losses_of(step: int) -> dict[str, Tensor]:
         """The first of the batch are searched for things; all are read."""
         batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, settings.seed)
-        scene, lessons = collate([example for example, _ in batch], device), [lesson for _, lesson in batch]
-        searched = min(settings.batch, len(batch))
-        found = point_losses(
-            network(first(scene, searched)), first(scene, searched), lessons[:searched], settings.ignore
-        )
-        losses = {name: getattr(found, name) for name in WEIGHTS if name != "reading"}
+        scene, lessons = collate([one.example for one in batch], device), [one.lesson for one in batch]
+        rng = generator(settings.seed, "points/names", str(step))
+        scene = with_names_mixed(scene, [one.names for one in batch], rng)
+        searched = first(scene, min(settings.batch, len(batch)))
+        sets, own = network(searched), lessons[: settings.batch]
+        found = point_losses(sets, searched, own, settings.ignore)
+        losses = {name: getattr(found, name) for name in WEIGHTS if hasattr(found, name)}
         losses["reading"] = reading_loss(network.judge, scene, lessons)
+        if settings.through_sam:
+            losses["mask"] = sam_loss(shop.sam, sets, searched, own, _through(batch[: settings.batch]))
         return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
     def stretch(until: int | None) -> dict[str, Tensor]:
@@ -102,8 +111,22 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
         path = shop.folder / f"round_{number}.safetensors"
         if step > 0 and not path.exists():
             write_atomic(path, save(stretch(step)))
-        sources["referring"] = _referring(shop, number, sizes, path if step > 0 else None)
+        made = _referring(shop, number, sizes, path if step > 0 else None)
+        before = sources["referring"]
+        if before is not None and not (made.confidence > 0).any():
+            print(f"points: round {number} found no mask; the pseudo-masks before it stay", file=sys.stderr)
+        else:
+            sources["referring"] = made
     return sizes, stretch(None)
+
+
+def _through(batch: Sequence[Taught]) -> list[ThroughSam | None]:
+    """Of the first THROUGH_SAM that have one; asking SAM is dear."""
+    left, found = THROUGH_SAM, list[ThroughSam | None]()
+    for one in batch:
+        found.append(one.through if left else None)
+        left -= found[-1] is not None
+    return found
 
 
 def rounds(curriculum: Curriculum, refreshes: int, steps: int) -> list[int]:
@@ -125,7 +148,7 @@ def draw(
     step: int,
     count: int,
     seed: int,
-) -> list[tuple[Any, Any]]:
+) -> list[Taught]:
     """A batch of a step: every source's share of it, in numbers drawn at random."""
     shares = curriculum.shares(progress)
     admitted: dict[Source, np.ndarray] = {}
@@ -139,7 +162,7 @@ def draw(
         raise ValueError("points: no pair has a pseudo-mask to learn from; look at DIR/points")
     weights = np.array([shares[name] for name in admitted])
     numbers = generator(seed, "points/batch", str(step)).multinomial(count, weights / weights.sum())
-    batch: list[tuple[Any, Any]] = []
+    batch: list[Taught] = []
     for (name, open_to), number in zip(admitted.items(), numbers, strict=True):
         source = sources[name]
         assert source is not None
@@ -168,7 +191,7 @@ def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
         found["object_centric"] = LessonSource(
             "object_centric", singles, shop.relevance, config.generator.seed
         )
-    made = mosaics.make(config, shop.output, singles, shop.clip) if "mosaic" in wanted else None
+    made = mosaics.make(config, shop.output, singles, shop.clip, shop.sam) if "mosaic" in wanted else None
     if made is not None:
         found["mosaic"] = LessonSource("mosaic", made, made, config.generator.seed)
     return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 from segment_anything import sam_model_registry
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
@@ -118,6 +118,37 @@ class SamModel:
             waiting = waiting[len(chunk) :]
             for row, index in enumerate(chunk):
                 yield index, self._full_size(embedding, low[row : row + 1], index), predicted_iou[row]
+
+    def mask_logits(
+        self, embedding: ImageEmbedding, xy: Float[Tensor, "k 2"], labels: Int[Tensor, " k"]
+    ) -> Float[Tensor, "h w"]:
+        """The single-mask logits of one point set, differentiable in `xy`; the weights stay frozen.
+
+        embedding: of normal tensors, not of inference mode. xy: original pixels. labels: 1, 0, or -1 for a
+        point that is none. (h, w) is `low_size` of the embedding.
+        """
+        model, device = self._model, self._model.device
+        (new_h, new_w), (old_h, old_w) = embedding.input_size, embedding.original_size
+        # As `pixels_to_sam` does.
+        points = (xy * torch.tensor([new_w / old_w, new_h / old_h], device=xy.device)).to(device)
+        sparse, dense = model.prompt_encoder((points[None], labels[None].to(device)), None, None)
+        low, _ = model.mask_decoder(
+            image_embeddings=embedding.features,
+            image_pe=model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        height, width = self.low_size(embedding)
+        return low[0, 0, :height, :width]
+
+    def low_size(self, embedding: ImageEmbedding) -> tuple[int, int]:
+        """(h, w) that the image takes of the decoder's own masks, which have four cells, each way, for each
+        of the embedding.
+        """
+        share = 4 * embedding.features.shape[-1] / self._model.image_encoder.img_size
+        height, width = (max(1, round(side * share)) for side in embedding.input_size)
+        return height, width
 
     @torch.inference_mode()
     def _decode(self, embedding: ImageEmbedding, prompts: Sequence[PointSet]) -> tuple[Tensor, Tensor]:

@@ -133,11 +133,15 @@ class PointGenerator(nn.Module):
         return self.seen(fine + spread).flatten(1, 2), coarse, no_coarse
 
     def _anchors(self, middles: Tensor, scene: Scene) -> Int[Tensor, "b s"]:
-        """The strongest cells that are the strongest of their window; others where there are too few."""
+        """The map's peak, and the strongest cells that are the strongest of their window; others where there
+        are too few.
+        """
         grid = middles.unflatten(1, scene.grid)[:, None]
         strongest = F.max_pool2d(grid, APART, 1, APART // 2) == grid
         strength = middles + RELEVANT * scene.relevance.flatten(1)
         strength = torch.where(strongest.flatten(1), strength, strength - 100)
+        peak = scene.relevance.flatten(1).argmax(1, keepdim=True)
+        strength = strength.scatter(1, peak, 100.0)
         count = min(self.sets, strength.shape[1])
         chosen = strength.masked_fill(~scene.has_cell.flatten(1), -1e4).topk(count, 1).indices
         return torch.cat([chosen, chosen[:, :1].expand(-1, self.sets - count)], 1)

@@ -54,8 +54,8 @@ class Judge(nn.Module):
         for padding, whose logit is -1e4.
         """
         described, q = _described(scene, things)
-        compared = _compared(q, described[..., _RELEVANT], there)
-        words = 3 * (scene.words - self.common) * scene.has_word[..., None]
+        compared = _compared(q, described[..., _RELEVANT], others(things, there))
+        words = 3 * (scene.identity - self.common) * scene.has_word[..., None]
         share = self.weigh(words)[..., 0].masked_fill(~scene.has_word, -torch.inf).softmax(-1)
         wanted = self.wanted(torch.einsum("bt,btd->bd", share, words))
         x = self.describe(torch.cat([described, 4 * compared], -1))
@@ -120,9 +120,16 @@ def _correlation(a: Tensor, b: Tensor, has: Tensor, cells: Tensor) -> Float[Tens
     return (a * b).sum(-1, keepdim=True) / scale
 
 
-def _compared(q: Tensor, relevance: Tensor, there: Tensor) -> Float[Tensor, "b s 6"]:
+def others(things: Float[Tensor, "b s n"], there: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s s"]:
+    """Which things are other things: two that share half of the smaller are one, found twice."""
+    both = torch.einsum("bsn,brn->bsr", things, things)
+    size = things.square().sum(-1)
+    smaller = torch.minimum(size[:, :, None], size[:, None])
+    return there[:, None] & there[..., None] & (both < 0.5 * smaller)
+
+
+def _compared(q: Tensor, relevance: Tensor, rival: Tensor) -> Float[Tensor, "b s 6"]:
     """Each thing less the mean of its rivals, and less the image's middle."""
-    rival = there[:, None] & ~torch.eye(q.shape[1], dtype=torch.bool, device=q.device)
     weight = (SHARP * relevance)[:, None].masked_fill(~rival, -1e4).softmax(-1) * rival
     against = (q - weight @ q) * rival.any(-1, keepdim=True)
     middle = torch.tensor([0.5, 0.5, -0.5], device=q.device, dtype=q.dtype)

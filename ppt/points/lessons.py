@@ -17,7 +17,7 @@ from ppt.points.targets import target_points
 from ppt.prompting import coverage
 from ppt.types import RelevanceMap
 
-Thing = tuple[Float32[np.ndarray, "p 2"], Int64[np.ndarray, " p"]]
+Thing = tuple[Float32[np.ndarray, "_ 2"], Int64[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True, eq=False)

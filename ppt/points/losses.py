@@ -31,7 +31,8 @@ class Losses:
     middle: focal, of the cells that are the middle of a thing. shape: cross-entropy and Dice of the matched
     sets' shapes. distance: L1 in image sides of the points matched to a target. look: cross-entropy of their
     attention with the target, blurred. classes: cross-entropy of all points of the matched sets. confidence:
-    minus the logarithm of the sets' share that found the thing the sentence means.
+    minus the logarithm of the sets' share that found the thing the sentence means; taught where all things
+    are known, as it is a comparison.
     """
 
     middle: Float[Tensor, ""]
@@ -62,24 +63,26 @@ def point_losses(sets: PointSets, scene: Scene, lessons: Sequence[Lesson], ignor
     placed_looks = placed.clone()
     placed_looks[:, :, 0] = 0  # the anchor looks at one cell
     found = torch.logsumexp(sets.confidence.float().log_softmax(-1) + (meant + 1e-9).log(), -1)
+    compared = sure * torch.tensor([lesson.complete for lesson in lessons], device=device)
     return Losses(
         _middle(sets.middles, lessons, covers, known, xy, has, sure),
         _mean(_shape(sets.shapes, wanted_shape, has), matched),
         _mean(off, placed),
         _mean(missed, placed_looks),
         _mean(wrong.view_as(told), told),
-        -_mean(found, sure),
+        -_mean(found, compared),
     )
 
 
 def reading_loss(judge: Judge, scene: Scene, lessons: Sequence[Lesson]) -> Float[Tensor, ""]:
-    """Cross-entropy of the judge on the lessons' own things: no search and no points, so that many sentences
-    can be read in a step.
+    """Cross-entropy of the judge on the lessons' own things, where all are known and there are several: no
+    search and no points, so that many sentences can be read in a step.
     """
     covers, known = covers_of(lessons, scene)
     logits = judge(scene, covers, known)
     meant = torch.tensor([lesson.meant for lesson in lessons], device=logits.device)
-    sure = torch.tensor([lesson.sure for lesson in lessons], device=logits.device)
+    told = [lesson.sure if lesson.complete and len(lesson.things) > 1 else 0.0 for lesson in lessons]
+    sure = torch.tensor(told, device=logits.device)
     return _mean(F.cross_entropy(logits.float(), meant, reduction="none"), sure)
 
 

@@ -31,7 +31,8 @@ def scene(pairs=2, rows=6, columns=8, words=5) -> Scene:
         torch.rand(pairs, rows, columns, generator=rng),
         torch.stack([x, y], -1).expand(pairs, -1, -1, -1).clone(),
         torch.ones(pairs, rows, columns, dtype=torch.bool),
-        torch.randn(pairs, words, 12, generator=rng),
+        (read := torch.randn(pairs, words, 12, generator=rng)),
+        read,
         torch.ones(pairs, words, dtype=torch.bool),
     )
 
@@ -60,9 +61,12 @@ def test_the_first_point_of_a_set_is_its_anchor_and_anchors_keep_apart(generator
     at = asked.xy.flatten(1, 2).gather(1, found.anchors[..., None].expand(-1, -1, 2))
     torch.testing.assert_close(found.xy[:, :, 0], at)
     cells = (at * 20).floor()
+    peaks = asked.relevance.flatten(1).argmax(1)
+    assert (found.anchors[:, 0] == peaks).all(), "the first anchor is the map's peak"
+    cells = cells[:, 1:]
     for pair in range(2):
         gaps = (cells[pair, :, None] - cells[pair, None]).abs().amax(-1)
-        assert (gaps[~torch.eye(3, dtype=torch.bool)] > APART // 2).all()
+        assert (gaps[~torch.eye(2, dtype=torch.bool)] > APART // 2).all()
 
 
 def test_padding_changes_nothing(generator):
@@ -77,7 +81,7 @@ def test_padding_changes_nothing(generator):
 
     larger = Scene(
         *(padded(part) for part in (asked.cells, asked.relevance, asked.xy, asked.has_cell)),
-        torch.cat([asked.words, torch.zeros(2, 3, 12)], 1),
+        *(torch.cat([part, torch.zeros(2, 3, 12)], 1) for part in (asked.words, asked.identity)),
         torch.cat([asked.has_word, torch.zeros(2, 3, dtype=torch.bool)], 1),
     )
     for before, after in zip(answer(generator, asked), answer(generator, larger), strict=True):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from ppt.points import judge as judge_module
 from ppt.points.judge import Judge
-from ppt.points.scene import Example, Scene, collate, words_of
+from ppt.points.scene import Example, Scene, collate, with_names_mixed, words_of
 from ppt.types import DenseFeatures, RelevanceMap
 
 DIMENSION, SIDE = 16, 10
@@ -68,6 +69,32 @@ def test_company_changes_nothing():
     alone, together = network(*asked([TWO])), network(*asked([TWO, more]))
     torch.testing.assert_close(together[:1, :2], alone, atol=1e-5, rtol=1e-5)
     assert together[0, 2] == -1e4
+
+
+def test_a_thing_found_twice_is_no_rival_of_itself():
+    """What is said of the left disc does not depend on how often it was found."""
+    network, (scene, things, there) = judge(), asked([TWO])
+    again = torch.cat([things, things[:, :1] * 0.9], 1)
+    three = _compared_of(scene, again, torch.ones(1, 3, dtype=torch.bool))
+    two = _compared_of(scene, things, there)
+    torch.testing.assert_close(three[:, 0], two[:, 0])
+    assert torch.isfinite(network(scene, again, torch.ones(1, 3, dtype=torch.bool))).all()
+
+
+def _compared_of(scene, things, there):
+    described, q = judge_module._described(scene, things)
+    return judge_module._compared(q, described[..., 3], judge_module.others(things, there))
+
+
+def test_what_a_word_lights_up_stays_when_names_are_mixed():
+    examples = [
+        case(f"the {side} {name}", [(1, 1)], [name])[0] for side, name in (("left", "disc"), ("top", "box"))
+    ]
+    scene, names = collate(examples), [np.array([False, False, True])] * 2
+    mixed = with_names_mixed(scene, names, np.random.default_rng(1))
+    assert mixed.words is scene.words
+    torch.testing.assert_close(mixed.identity[:, :2], scene.words[:, :2])
+    torch.testing.assert_close(mixed.identity[:, 2], scene.words[:, 2].flip(0))
 
 
 def test_one_thing_has_no_rivals():

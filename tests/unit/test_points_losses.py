@@ -24,7 +24,8 @@ def scene(pairs: int = 1) -> Scene:
         torch.rand(pairs, ROWS, COLUMNS, generator=rng),
         XY.expand(pairs, -1, -1, -1),
         torch.ones(pairs, ROWS, COLUMNS, dtype=torch.bool),
-        torch.randn(pairs, 3, 6, generator=rng),
+        (read := torch.randn(pairs, 3, 6, generator=rng)),
+        read,
         torch.ones(pairs, 3, dtype=torch.bool),
     )
 
