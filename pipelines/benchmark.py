@@ -4,7 +4,8 @@
 
 Makes DIR/records and DIR/relevance as a run would, trains a generator for each of `benchmark.variants` and
 each seed (DIR/benchmark/<variant>_<seed>), prompts SAM with the points of every method in one pass, and
-writes DIR/benchmark/points.json and points.md. The oracle rows click at the innermost pixel of the truth: a
+writes DIR/benchmark/points.json and points.md. Sentences of `generator.splits` may teach and are not judged,
+unless there are no others. The oracle rows click at the innermost pixel of the truth: a
 ceiling for points, and nothing that a run could do.
 """
 
@@ -74,6 +75,8 @@ def points(config: Config, output: Path) -> str:
     }
     prompters |= dict(_trained(config, output))
     truth = {row["id"]: row for row in Artifact.open(output / "truth").rows()}
+    held = {id: row for id, row in truth.items() if row["split"] not in config.generator.splits}
+    truth = held or truth
     context = asking(config, output, Prompter(config.points))
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
     groups = _groups(Artifact.open(output / "records"), truth)
@@ -126,7 +129,8 @@ def _groups(records: Artifact, truth: Mapping[str, Any]) -> dict[str, tuple[str,
         if id in shapes:
             share = rle.area(Truth.from_json(row).rle) / shapes[id]
             found.append(next(name for name, most in SIZES.items() if share <= most))
-        groups[id] = row["split"], *(f"{row['split']}/{name}" for name in found)
+        split = row["split"] or "all"
+        groups[id] = split, *(f"{split}/{name}" for name in found)
     return groups
 
 

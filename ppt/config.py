@@ -58,7 +58,7 @@ class RelevanceConfig(Section):
 
 class PointsConfig(Section):
     method: Literal["peak", "surgery", "read", "generator"] = "peak"
-    sets: Count = 4  # of the generator's, how many are asked of SAM
+    sets: Count = 6  # of the generator's, how many are asked of SAM
     surgery_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     read_positive: Share = 0.8
     read_negative: Share = 0.2
@@ -127,8 +127,8 @@ Variant = Literal[
 
 
 class BenchmarkConfig(Section):
-    variants: tuple[Variant, ...] = get_args(Variant)  # of the generator; each is trained
-    seeds: Count = 3
+    variants: tuple[Variant, ...] = ()  # of the generator; each is trained, once a seed
+    seeds: Count = 1
 
 
 class Config(Section):

@@ -19,6 +19,10 @@ SHARP = 10.0
 """How much more a rival counts for its relevance: e^SHARP from none to full."""
 LINEAR = 4.0
 """Scale of the linear part, whose comparisons are small numbers."""
+PRIOR = 10.0
+"""What full relevance adds to a logit before anything is learned: CLIP knows more names than the pairs that
+teach the judge have.
+"""
 _DESCRIPTION, _COMPARISON = 9, 6
 
 
@@ -65,7 +69,9 @@ class Judge(nn.Module):
         memory = known[:, None] + self.lit(torch.stack([lit, lit - best], -1))
         for layer in self.layers:
             x = layer(x, ~there, memory, ~scene.has_word)
+        relevant = described[..., _RELEVANT : _RELEVANT + 2].mean(-1)
         logits = self.score(x)[..., 0] + LINEAR * torch.einsum("bsc,bc->bs", compared, wanted)
+        logits = logits + PRIOR * relevant
         return logits.masked_fill(~there, -1e4)
 
 

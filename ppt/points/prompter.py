@@ -11,7 +11,6 @@ from ppt.config import PointsConfig
 from ppt.points import from_maps
 from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
-from ppt.points.judge import others
 from ppt.points.scene import Example, collate
 from ppt.prompting import Look, Prompt
 from ppt.types import PointSet, RelevanceMap
@@ -33,9 +32,7 @@ class Prompter:
         return [self._asked(*asked) for asked in zip(examples, answers(found, examples), strict=True)]
 
     def look(self, examples: Sequence[Example]) -> Look | None:
-        """How sure the generator is of things that were found for a sentence of these, a thing found twice
-        with the share of both; None without one.
-        """
+        """How sure the generator is of things that were found for a sentence of these; None without one."""
         generator = self.generator
         if generator is None:
             return None
@@ -45,9 +42,7 @@ class Prompter:
             things = torch.from_numpy(covers).flatten(1)[None].to(self._device())
             there = torch.ones_like(things[..., 0], dtype=torch.bool)
             with torch.inference_mode():
-                shares = generator.judge(scene, things, there).softmax(-1)[0]
-                same = ~others(things, there)[0]
-            return (same * shares).sum(-1).tolist()
+                return generator.judge(scene, things, there).softmax(-1)[0].tolist()
 
         return judged
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from fixtures.walk import SMALL, settings
 
 from pipelines import benchmark
 from ppt import rle
@@ -31,18 +32,35 @@ def test_the_table_holds_every_method_over_the_same_samples(command, pictures, t
     assert said.code == 0, said.err
     found = json.loads((tmp_path / "out/benchmark/points.json").read_text())
     assert set(found) == {*benchmark.METHODS.values(), benchmark.ORACLE, benchmark.CEILING}
-    counts = {report["labels"]["n"] for report in found.values()}
-    truth = (tmp_path / "out/truth/truth.jsonl").read_text().splitlines()
-    assert counts == {len(truth)}
-    best = {name: report["labels"]["miou"] for name, report in found.items()}
-    assert best[benchmark.CEILING] >= best[benchmark.ORACLE]
-    assert found[benchmark.ORACLE]["labels"]["pointm"] == 1.0 - _lost(found) / len(truth)
+    truth = [json.loads(line) for line in (tmp_path / "out/truth/truth.jsonl").read_text().splitlines()]
+    truth = [row for row in truth if row["split"] != "train"]  # the split that may teach
+    found = {name.removesuffix(" #0"): report for name, report in found.items()}
+    splits = [group for group in found[benchmark.ORACLE] if "/" not in group]
+    for report in found.values():
+        assert sum(report[split]["n"] for split in splits) == len(truth)
+    for split in splits:
+        assert found[benchmark.CEILING][split]["miou"] >= found[benchmark.ORACLE][split]["miou"]
+        lost = found[benchmark.CEILING][split]["missing"]
+        assert found[benchmark.ORACLE][split]["pointm"] == 1.0 - lost / found[benchmark.ORACLE][split]["n"]
     assert f"| {benchmark.CEILING} |" in said.out
 
 
-def _lost(found):
-    """Samples that no method could prompt for, as the ceiling row counts them."""
-    return sum(report["labels"]["missing"] for name, report in found.items() if name == benchmark.CEILING)
+def test_trained_rows_come_with_their_seeds_and_groups(models, pictures, tmp_path):
+    wanted = ("benchmark.variants=[full,no_negatives]", "benchmark.seeds=2")
+    table = benchmark.points(settings(pictures, *SMALL, *wanted), tmp_path / "out")
+    found = json.loads((tmp_path / "out/benchmark/points.json").read_text())
+    rows = {f"{benchmark.VARIANTS[v][0]} #{seed}" for v in ("full", "no_negatives") for seed in (0, 1)}
+    assert rows <= set(found)
+    for folder in ("full_0", "full_1", "no_negatives_0", "no_negatives_1"):
+        assert (tmp_path / "out/benchmark" / folder / "index.json").exists()
+    assert not list((tmp_path / "out/benchmark").glob("*/mosaics")), "made once for all"
+    [full] = [line for line in table.splitlines() if line.startswith("| point generator |")][:1]
+    assert " ± " in full
+
+
+def test_a_figure_is_a_mean_with_its_spread():
+    assert benchmark._figure([0.5]) == "50.0"
+    assert benchmark._figure([0.5, 0.6]) == "55.0 ± 7.1"
 
 
 def test_what_to_compare_must_be_known(command, tmp_path):

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 from fixtures.pictures import disc, picture, write_rows
 from fixtures.processes import snapshot
-from fixtures.walk import rows, settings, walk
+from fixtures.walk import SMALL, rows, settings, walk
 from PIL import Image
 
 from ppt import rle
 from ppt.points.weights import read_generator
 from ppt.store import Artifact
-
-SMALL = (
-    "points.method=generator", "generator.width=16", "generator.layers=1", "generator.sets=3",
-    "generator.points=4", "generator.steps=6", "generator.batch=4", "generator.mosaics=5",
-    "generator.mosaic_side=64", "generator.save_every=2", "generator.readings=6", "generator.through_sam=0", "generator.positives=2", "generator.negatives=2",
-)  # fmt: skip
 
 
 @pytest.fixture
@@ -142,3 +136,24 @@ def test_every_order_trains(models, pictures, output, order):
     walk(settings(pictures, *SMALL, f"generator.order={order}"), output, "points")
     log = [json.loads(line) for line in (output / "points/training/log.jsonl").read_text().splitlines()]
     assert all(np.isfinite(list(row.values())).all() for row in log)
+
+
+def test_without_the_truth_training_gives_the_same_bytes(models, pictures, output, tmp_path):
+    config, blind = settings(pictures, *SMALL), tmp_path / "blind"
+    walk(config, output, "points")
+    walk(config, blind, "relevance")
+    shutil.rmtree(blind / "truth")
+    (pictures / "truth.jsonl").unlink()
+    walk(config, blind, "points", first="points")
+    for folder in (blind, output):
+        shutil.rmtree(folder / "points" / "training" / "tensorboard")  # holds times
+    assert snapshot(blind / "points") == snapshot(output / "points")
+
+
+def test_a_round_that_finds_nothing_leaves_the_pseudo_masks_before_it(models, pictures, output, capsys):
+    """Three steps teach nothing: every point is ignored."""
+    only = [json.loads(line) for line in (pictures / "pairs.jsonl").read_text().splitlines()]
+    write_rows(pictures / "pairs.jsonl", [row for row in only if row.get("source") != "object_centric"])
+    walk(settings(pictures, *SMALL), output, "points")
+    assert all(row["confidence"] == 0 for row in lessons(output, "referring_1").values())
+    assert "round 1 found no mask" in capsys.readouterr().err
