@@ -80,7 +80,7 @@ class GeneratorConfig(Section):
     mosaics: Count = 600
     pieces: Share = 0.8  # of the pseudo-masks, the most confident, that mosaics are made of
     mosaic_side: Count = 320  # pixels
-    through_sam: Share = 0.1  # of the mosaics, those whose points are led through SAM in training
+    through_sam: Share = 0.0  # of the mosaics, those whose points are led through SAM in training
     refreshes: Count = 2  # times that the referring pairs' pseudo-masks are made anew
     seed: Annotated[int, Field(ge=0)] = 0  # of the network and of what it is taught when
     steps: Count = 1500

@@ -151,7 +151,7 @@ def _rows(
         tensors[f"map/{id}"] = relevance.values
         words, _ = context.clip.encode_texts(words_of(one.text))
         tensors[f"words/{id}"] = words.astype(np.float16)
-        row = {"id": id, "features": name, "covers": name, "kind": one.kind, "text": one.text}
+        row: dict[str, Any] = {"id": id, "features": name, "covers": name, "kind": one.kind, "text": one.text}
         row |= {"confidence": 1.0, "height": relevance.height, "width": relevance.width}
         row["names"] = [word in named for word in words_of(one.text)]
         yield {**row, **seen, **replace(lesson, meant=one.target).to_row()}

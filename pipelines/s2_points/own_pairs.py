@@ -2,9 +2,9 @@
 
 DIR/points/object_centric and DIR/points/referring_<round>: rows {id, features, covers, height, width, kind,
 segmentation, confidence, things, meant, complete, sure} and `covers/<id>` (t, gh, gw) uint8, what each thing
-covers in 255ths of a cell. The first teacher is the map's peak, on object-centric images; later ones are the
-generator as it stands, on referring pairs. An image that some sentence of another split is about teaches
-nothing.
+covers in 255ths of a cell; and a preview. The first teacher is the map's peak, on object-centric images;
+later ones are the generator as it stands, on referring pairs. An image that some sentence of another split is
+about teaches nothing.
 """
 
 import functools
@@ -27,11 +27,13 @@ from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
 from ppt.prompting import Answer, Prompt, ask, coverage
 from ppt.records import images
+from ppt.report import preview
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
 from ppt.types import PointSet, Record, RelevanceMap, Source
 
 STAGE = "points"
+PREVIEWED = 6
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ def make(
 ) -> Artifact:
     """Make `folder` complete. teacher: sha256 of the generator's weights; "peak" for the first."""
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
+    asked = {} if prompter.generator is None else {"sets": config.points.sets}
     manifest = Manifest(
         f"{STAGE}/{folder.name}",
         schema_version=1,
-        config={**config.sections("sam", "masks"), **lesson_settings(config), "sets": config.points.sets},
+        config={**config.sections("sam", "masks"), **lesson_settings(config), **asked},
         inputs={"records": records.fingerprint, "relevance": relevance.fingerprint},
         weights={"sam": sam.weights_sha256, "teacher": teacher},
         seed=config.seed,
@@ -92,6 +95,8 @@ def make(
     }
     with begin(folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
         artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
+    if not (folder / "preview.png").exists():
+        _preview(artifact, records, config, output)
     return artifact
 
 
@@ -207,3 +212,19 @@ def _mirrored(points: PointSet, width: int) -> PointSet:
 def _iou(a: np.ndarray, b: np.ndarray) -> float:
     union = int((a | b).sum())
     return float((a & b).sum() / union) if union else 0.0
+
+
+def _preview(artifact: Artifact, records: Artifact, config: Config, output: Path) -> None:
+    """preview.png: the pseudo-masks that are believed most, and below them those believed least."""
+    found = [row for row in artifact.rows() if row["segmentation"] is not None]
+    found.sort(key=lambda row: (-row["confidence"], row["id"]))
+    wanted = [*found[:PREVIEWED], *found[PREVIEWED:][-PREVIEWED:]]
+    told = {row["id"]: row for row in records.rows()} if wanted else {}
+    tiles, captions = [], []
+    for row in wanted:
+        record = told[row["id"]]
+        pixels = stage.picture(config, output, record["image"], record["sha256"])
+        if pixels is not None:
+            tiles.append(preview.overlay_mask(pixels, rle.from_json(row["segmentation"])))
+            captions.append(f"{record['text']} ({row['confidence']:.2f})")
+    stage.leave_preview(artifact.folder, tiles, captions)

@@ -21,7 +21,7 @@ from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
 from ppt.config import Config
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
-from ppt.durable import identity, write_atomic
+from ppt.durable import identity, json_lines, write_atomic
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import point_losses, reading_loss
 from ppt.points.prompter import Prompter
@@ -45,6 +45,8 @@ WEIGHTS = {
 """Of the losses; distance against classes as in DETR (Carion et al. 2020, section A.4)."""
 
 
+SHOWN = 60
+"""Moments of the training in schedule.json, less one."""
 THROUGH_SAM = 2
 """Lessons of a step, at most, whose points are led through SAM."""
 
@@ -107,6 +109,7 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     def stretch(until: int | None) -> dict[str, Tensor]:
         return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", watch, until)
 
+    known: list[tuple[int, LessonSource]] = []
     for number, step in enumerate(rounds(curriculum, settings.refreshes, settings.steps)):
         path = shop.folder / f"round_{number}.safetensors"
         if step > 0 and not path.exists():
@@ -117,7 +120,10 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
             print(f"points: round {number} found no mask; the pseudo-masks before it stay", file=sys.stderr)
         else:
             sources["referring"] = made
-    return sizes, stretch(None)
+            known.append((step, made))
+    state = stretch(None)
+    write_atomic(shop.folder / "schedule.json", json_lines([*schedule(curriculum, known, settings.steps)]))
+    return sizes, state
 
 
 def _through(batch: Sequence[Taught]) -> list[ThroughSam | None]:
@@ -139,6 +145,20 @@ def rounds(curriculum: Curriculum, refreshes: int, steps: int) -> list[int]:
         return []
     moments = [opening + (1 - opening) * k / refreshes for k in range(refreshes)]
     return sorted({int(moment * steps) for moment in moments})
+
+
+def schedule(
+    curriculum: Curriculum, referring: Sequence[tuple[int, LessonSource]], steps: int
+) -> Iterator[dict[str, Any]]:
+    """What was open when: rows {step, shares, admitted, referring}, the last two the referring pairs let in
+    and those that there were; with the pseudo-masks of (step from which, source).
+    """
+    for step in sorted({round(k * (steps - 1) / SHOWN) for k in range(SHOWN + 1)}):
+        current = next((source for begun, source in reversed(referring) if begun <= step), None)
+        let_in = 0 if current is None else int(curriculum.admitted(step / steps, current.confidence).sum())
+        there = 0 if current is None else len(current)
+        shares = {name: round(share, 4) for name, share in curriculum.shares(step / steps).items()}
+        yield {"step": step, "shares": shares, "admitted": let_in, "referring": there}
 
 
 def draw(

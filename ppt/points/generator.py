@@ -57,7 +57,7 @@ class PointGenerator(nn.Module):
     """`Scene` -> `PointSets`.
 
     dimension: of CLIP's joint space. sets, points: s and k. layers: of the cells' reading, and of the
-    queries'. ignore: whether a point may be IGNORED. 1.1 M parameters at the defaults and 256 dimensions.
+    queries'. ignore: whether a point may be IGNORED. 0.8 M parameters at the defaults and 256 dimensions.
     """
 
     def __init__(

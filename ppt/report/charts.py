@@ -1,6 +1,6 @@
 """The report's plots: small inline SVG, drawn with the page's own colours, readable without a script."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 
 import numpy as np
@@ -48,6 +48,36 @@ def scatter(xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str) 
     return _svg(parts, f"{y_name} against {x_name}, {len(xs)} items")
 
 
+def areas(xs: Sequence[float], parts: Mapping[str, Sequence[float]], what: str) -> Markup:
+    """Shares that sum to 1 over xs, one on the other, the first at the bottom."""
+    body, below = [_grid(xs[0], xs[-1], 1)], np.zeros(len(xs))
+    for number, (name, values) in enumerate(parts.items()):
+        above = below + np.asarray(values, np.float64)
+        outline = [*zip(xs, above.tolist(), strict=True), *reversed([*zip(xs, below.tolist(), strict=True)])]
+        corners = " ".join(_corner(x, y, xs, 1.0) for x, y in outline)
+        shape = Markup('<polygon class="area area{}" points="{}"><title>{}</title></polygon>')
+        body.append(shape.format(number, corners, name))
+        below = above
+    legend = Markup("").join(
+        Markup('<span><i class="area{}"></i>{}</span>').format(number, name)
+        for number, name in enumerate(parts)
+    )
+    return _svg(body, what) + Markup('<p class="keys">{}</p>').format(legend)
+
+
+def line(xs: Sequence[float], ys: Sequence[float], what: str) -> Markup:
+    """One line over xs, from 0 to a little above its highest."""
+    top = max(1e-9, 1.05 * max(ys))
+    corners = " ".join(_corner(x, y, xs, top) for x, y in zip(xs, ys, strict=True))
+    drawn = Markup('<polyline class="line" points="{}"/>').format(corners)
+    return _svg([_grid(xs[0], xs[-1], round(top, 3)), drawn], what)
+
+
+def _corner(x: float, y: float, xs: Sequence[float], top: float) -> str:
+    across = _across(x, xs[0], max(xs[-1], xs[0] + 1e-9))
+    return f"{_n(across)},{_n(_HEIGHT - _BOTTOM - _plot_height() * min(max(y / top, 0.0), 1.0))}"
+
+
 def bars(rows: Sequence[tuple[str, int]], what: str) -> Markup:
     """One horizontal bar per (name, count), the count written out; in the order given."""
     most = max((count for _, count in rows), default=1) or 1
@@ -84,7 +114,7 @@ def _svg(parts: list[Markup], label: str) -> Markup:
     return head.format(_WIDTH, _HEIGHT, label) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _grid(low: float, high: float, top: int) -> Markup:
+def _grid(low: float, high: float, top: float) -> Markup:
     line = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
     base = _HEIGHT - _BOTTOM

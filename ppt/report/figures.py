@@ -6,6 +6,7 @@ once per image content, and masks and points lie over it in original pixels: sma
 
 import base64
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,6 +34,13 @@ def photo_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
     quality = [cv2.IMWRITE_JPEG_QUALITY, PHOTO_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     _, coded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)
     return _data_uri("jpeg", coded.tobytes())
+
+
+def sheet_uri(path: Path) -> str:
+    """A sheet of pictures on disk as a JPEG data URI."""
+    coded = io.BytesIO()
+    Image.open(path).convert("RGB").save(coded, "JPEG", quality=PHOTO_QUALITY, optimize=True)
+    return _data_uri("jpeg", coded.getvalue())
 
 
 def heat_uri(relevance: RelevanceMap) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ppt import rle
-from ppt.durable import json_object
+from ppt.durable import json_object, parsed_lines
 from ppt.report import words
 from ppt.rle import Rle
 from ppt.shard import Failure
@@ -17,7 +17,7 @@ from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap
 
 T = TypeVar("T")
-STAGES = ("records", "relevance", "masks", "labels", "truth", "evaluate")
+STAGES = ("records", "relevance", "points", "masks", "labels", "truth", "evaluate")
 
 
 class ReportError(ValueError):
@@ -55,6 +55,17 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """How the point generator was taught: rows {step, shares, admitted, referring} of the curriculum, rows
+    {step, losses...} of the log, and sheets of pictures (what they show, file).
+    """
+
+    schedule: tuple[dict[str, Any], ...]
+    log: tuple[dict[str, Any], ...]
+    sheets: tuple[tuple[str, Path], ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything the page says about a run, and its items, worst first. Items carry no pictures yet."""
 
@@ -63,6 +74,7 @@ class Run:
     items: tuple[Item, ...]
     failures: tuple[Failure, ...]
     metrics: dict[str, Any]
+    learned: Learned | None = None
 
     @property
     def stranded(self) -> tuple[Failure, ...]:
@@ -105,7 +117,27 @@ def read_run(output: Path) -> Run:
     failures = tuple(failure for stage in stages.values() for failure in stage.failures())
     metrics = json_object(output / "evaluate" / "metrics.json") if "evaluate" in stages else None
     items = sorted(_joined(stages, failures), key=_worst_first)
-    return Run(output.resolve(), stages, tuple(items), failures, metrics or {})
+    learned = _learned(output / "points") if "points" in stages else None
+    return Run(output.resolve(), stages, tuple(items), failures, metrics or {}, learned)
+
+
+def _learned(folder: Path) -> Learned:
+    training = folder / "training"
+    schedule, log = (
+        tuple(parsed_lines(path.read_bytes())) if path.exists() else ()
+        for path in (training / "schedule.json", training / "log.jsonl")
+    )
+    sheets = [("Images of one thing, with their pseudo-masks", folder / "object_centric" / "preview.png")]
+    sheets.append(("Mosaics of them", folder / "mosaics" / "preview.png"))
+    for path in sorted(folder.glob("referring_*/preview.png")):
+        number = int(path.parent.name.removeprefix("referring_")) + 1
+        sheets.append((f"Referring pairs, round {number}: believed most, and least", path))
+    points = sorted(training.glob("points_*.png"))
+    sheets += [
+        (f"Points after step {int(path.stem[7:]):,}", path)
+        for path in dict.fromkeys((*points[:1], *points[-1:]))
+    ]
+    return Learned(schedule, log, tuple(sheet for sheet in sheets if sheet[1].exists()))
 
 
 def _worst_first(item: Item) -> tuple[float, str]:

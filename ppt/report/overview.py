@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from ppt.config import fingerprint
-from ppt.report import charts, words
+from ppt.report import charts, figures, words
 from ppt.report.cards import status
 from ppt.report.gather import Run
 
@@ -25,6 +26,8 @@ _OUTCOMES = {
     "failed": "failed",
     "not labelled": "are not labelled",
 }
+_SOURCES = {"object_centric": "one thing", "mosaic": "mosaics", "referring": "referring pairs"}
+_LOSSES = ("middle", "shape", "distance", "classes", "confidence", "reading", "mask")
 _MOST_BARS, _MOST_ROWS = 10, 200
 
 
@@ -100,6 +103,44 @@ def plots(run: Run) -> list[dict[str, Any]]:
         title, note = "What was lost, and why", f"{total:,} in {_count(len(losses), 'kind')}"
         drawn.append(_plot(title, note, charts.bars(losses[:_MOST_BARS], title), wide=True))
     return drawn
+
+
+def learned(run: Run) -> dict[str, Any]:
+    """How the point generator was taught: when each source was open and how many pairs were let in, the
+    losses, and sheets of pictures. Empty where none was trained.
+    """
+    told = run.learned
+    if told is None or not told.schedule:
+        return {}
+    steps = [float(row["step"]) for row in told.schedule]
+    names: list[str] = list(told.schedule[-1]["shares"])
+    shares = {
+        _SOURCES.get(name, name): [row["shares"].get(name, 0.0) for row in told.schedule] for name in names
+    }
+    drawn = [
+        _plot("What a batch is made of", "by step", charts.areas(steps, shares, "Shares of the sources"))
+    ]
+    admitted = [float(row["admitted"]) for row in told.schedule]
+    if any(admitted):
+        there = told.schedule[-1]["referring"]
+        note = f"{admitted[-1]:,.0f} of {there:,} at the end"
+        drawn.append(_plot("Referring pairs let in", note, charts.line(steps, admitted, "Pairs let in")))
+    for name in _LOSSES:
+        values = [(float(row["step"]), float(row[name])) for row in told.log if name in row]
+        if len(values) > 1:
+            xs, ys = _thinned(values)
+            skipped = sum("skipped" in row for row in told.log)
+            note = f"last {ys[-1]:.3f}" + (f" · {skipped} steps skipped" if skipped else "")
+            drawn.append(_plot(f"Loss: {name}", note, charts.line(xs, ys, f"Loss {name}")))
+    sheets = [{"title": title, "uri": figures.sheet_uri(path)} for title, path in told.sheets]
+    return {"plots": drawn, "sheets": sheets}
+
+
+def _thinned(values: Sequence[tuple[float, float]], most: int = 60) -> tuple[list[float], list[float]]:
+    """Means over at most `most` stretches."""
+    parts = np.array_split(np.array(values), min(most, len(values)))
+    means = np.array([part.mean(0) for part in parts])
+    return means[:, 0].tolist(), means[:, 1].tolist()
 
 
 def stranded(run: Run) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def build_report(output: Path, images_root: Path | None = None, limit: int = 400
         tiles=overview.tiles(run),
         metrics=overview.metrics(run),
         charts=overview.plots(run),
+        learned=overview.learned(run),
         provenance=overview.provenance(run),
         stranded=overview.stranded(run),
         notices=[*run.mixtures(), *([] if images_root else [_NO_IMAGES])],
