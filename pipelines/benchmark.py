@@ -39,7 +39,7 @@ from ppt.types import PointSet, Record, Truth
 METHODS = {"peak": "peak", "surgery": "CLIP Surgery points", "read": "READ points"}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("point generator", {}),
-    "no_negatives": ("… without negatives", {"negatives": 0}),
+    "no_negatives": ("… without negatives", {"negative": False}),
     "no_ignore": ("… without ignore", {"ignore": False}),
     "together": ("… no curriculum", {"order": "together"}),
     "reversed": ("… reversed order", {"order": "reversed"}),

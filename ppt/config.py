@@ -72,7 +72,8 @@ class GeneratorConfig(Section):
     points: Annotated[int, Field(ge=3)] = 6
     layers: Count = 1
     positives: Count = 3  # target points in a thing
-    negatives: Annotated[int, Field(ge=0)] = 3  # and around it; 0 teaches positives alone
+    negatives: Annotated[int, Field(ge=0)] = 3  # and around it
+    negative: bool = True  # whether negatives are taught
     ignore: bool = True  # a point may say nothing
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("object_centric", "mosaic", "referring")
     order: Literal["curriculum", "together", "reversed"] = "curriculum"

@@ -94,7 +94,8 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     def losses_of(step: int) -> dict[str, Tensor]:
         """The first of the batch are searched for things; all are read."""
         batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, settings.seed)
-        scene, lessons = collate([one.example for one in batch], device), [one.lesson for one in batch]
+        scene = collate([one.example for one in batch], device)
+        lessons = [one.lesson if settings.negative else one.lesson.positive() for one in batch]
         rng = generator(settings.seed, "points/names", str(step))
         scene = with_names_mixed(scene, [one.names for one in batch], rng)
         searched = first(scene, min(settings.batch, len(batch)))

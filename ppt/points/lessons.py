@@ -5,13 +5,14 @@ things cover as tensors.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from ppt.points.examples import from_pixels
+from ppt.points.generator import POSITIVE
 from ppt.points.matching import target_classes
 from ppt.points.targets import target_points
 from ppt.prompting import coverage
@@ -35,6 +36,11 @@ class Lesson:
     meant: int = 0
     complete: bool = True
     sure: float = 1.0
+
+    def positive(self) -> "Lesson":
+        """The lesson less its negative points."""
+        things = [(xy[classes == POSITIVE], classes[classes == POSITIVE]) for xy, classes in self.things]
+        return replace(self, things=things)
 
     def to_row(self) -> dict[str, Any]:
         """The lesson as JSON, less `covers`."""

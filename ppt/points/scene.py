@@ -84,7 +84,7 @@ def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> 
 
 
 def with_names_mixed(
-    scene: Scene, names: Sequence[Bool[np.ndarray, " t"]], rng: np.random.Generator
+    scene: Scene, names: Sequence[Bool[np.ndarray, " _"]], rng: np.random.Generator
 ) -> Scene:
     """The scene with the identities of words that name things exchanged at random among its sentences.
 

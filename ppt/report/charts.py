@@ -114,7 +114,7 @@ def _svg(parts: list[Markup], label: str) -> Markup:
     return head.format(_WIDTH, _HEIGHT, label) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _grid(low: float, high: float, top: float) -> Markup:
+def _grid(low: float, high: float, top: int | float) -> Markup:
     line = Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>')
     base = _HEIGHT - _BOTTOM

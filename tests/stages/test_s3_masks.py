@@ -12,9 +12,9 @@ from ppt.store import StaleArtifact
 
 KEYS = {
     "id", "image", "text", "height", "width",
-    "points", "point_reasons", "peak", "candidates", "chosen", "reasons",
+    "sets", "points", "point_reasons", "peak", "candidates", "chosen", "reasons",
 }  # fmt: skip
-SCORES = {"predicted_iou", "stability", "agreement", "relevance", "contrast", "area"}
+SCORES = {"set", "fit", "predicted_iou", "stability", "agreement", "relevance", "contrast", "area"}
 DISCS = {
     "a-left": "left", "a-right": "right", "b-left": "left", "b-middle": "middle",
     "c-right": "right", "copy": "left",

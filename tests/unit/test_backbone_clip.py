@@ -79,18 +79,6 @@ def test_size_and_long_side_are_obeyed(path):
     assert (gh * clip.stride, gw * clip.stride) == (96, 96)
 
 
-def test_words_have_a_state_each_and_the_last_is_the_sentence(clip):
-    for text, count in (("", 2), ("a dog", 4), (" ".join(["dog"] * 40), clip.context_length)):
-        words = clip.encode_words(text)
-        assert words.shape == (count, clip._model.ln_final.normalized_shape[0])
-        projected = words[-1] @ clip._model.text_projection.numpy()
-        vector = clip.encode_texts([text])[0][0]
-        np.testing.assert_allclose(projected / np.linalg.norm(projected), vector, atol=1e-5)
-    same, other = clip.encode_words("a dog here"), clip.encode_words("a dog there")
-    np.testing.assert_array_equal(same[:3], other[:3])  # a state has seen what stands before it
-    assert np.abs(same[3] - other[3]).max() > 1e-4
-
-
 def test_the_mirror_images_features_are_averaged_in_place(path):
     once, twice = (load_clip("embedded", path, "cpu", reading=Reading(mirror=m)) for m in (False, True))
     image = photo(64, 128)

@@ -45,6 +45,11 @@ def test_a_row_and_a_tensor_keep_the_lesson():
         assert (xy.dtype, classes.dtype) == (np.float32, np.int64)
 
 
+def test_a_lesson_may_do_without_negatives():
+    lesson = make_lesson(boxes(), 0, FLAT, positives=1, negatives=2).positive()
+    assert [classes.tolist() for _, classes in lesson.things] == [[POSITIVE], [POSITIVE]]
+
+
 def test_nothing_is_taught_of_an_empty_mask():
     with pytest.raises(ValueError, match=r"without a pixel: \[1\]"):
         make_lesson([boxes()[0], np.zeros((60, 80), bool)], 0, FLAT, positives=1, negatives=1)
