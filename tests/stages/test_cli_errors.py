@@ -37,7 +37,7 @@ BAD_CONFIGS = {
         "masks:\n  max_area: 1.5\n",
         "mine.yaml: masks.max_area: Input should be less than or equal to 1",
     ),
-    "choice": ("points:\n  method: best\n", "mine.yaml: points.method: Input should be 'peak', 'surgery' or"),
+    "choice": ("points:\n  method: best\n", "mine.yaml: points.method: Input should be 'peak', 'surgery'"),
     "syntax": ("seed: [1\n", "mine.yaml:2:"),
     "no mapping": ("- 1\n", "mine.yaml: expected sections and keys, got list"),
 }

@@ -46,7 +46,7 @@ def test_rows_and_tensors_are_as_specified(models, pictures, output):
             assert (values.shape, values.dtype) == ((3,), np.float16)
         elif name.startswith("words/"):
             text = records[name.removeprefix("words/")]["text"]
-            assert (values.shape, values.dtype) == ((len(text.split()) + 2, 3), np.float16)
+            assert (values.shape, values.dtype) == ((len(text.split()), 3), np.float16)
         else:
             assert (values.shape, values.dtype) == (GRID, np.float32)
     assert (output / "relevance" / "preview.png").stat().st_size > 1000
