@@ -62,7 +62,7 @@ def areas(xs: Sequence[float], parts: Mapping[str, Sequence[float]], what: str) 
         Markup('<span><i class="area{}"></i>{}</span>').format(number, name)
         for number, name in enumerate(parts)
     )
-    return _svg(body, what) + Markup('<p class="keys">{}</p>').format(legend)
+    return _svg(body, what) + Markup('<p class="parts">{}</p>').format(legend)
 
 
 def line(xs: Sequence[float], ys: Sequence[float], what: str) -> Markup:
@@ -123,11 +123,16 @@ def _grid(low: float, high: float, top: int | float) -> Markup:
         y = _n(base - share * _plot_height())
         parts.append(line.format(_LEFT, _WIDTH - _RIGHT, y, y))
         if share != 0.5 or top == 1 or top % 2 == 0:
-            parts.append(text.format(_LEFT - 6, _n(float(y) + 3.5), "end", f"{share * top:g}"))
+            parts.append(text.format(_LEFT - 6, _n(float(y) + 3.5), "end", _tick(share * top, top)))
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         x, anchor = _across(share, 0.0, 1.0), {0.0: "start", 1.0: "end"}.get(share, "middle")
-        parts.append(text.format(_n(x), base + 15, anchor, f"{low + share * (high - low):g}"))
+        parts.append(text.format(_n(x), base + 15, anchor, _tick(low + share * (high - low), high)))
     return Markup("").join(parts)
+
+
+def _tick(value: float, largest: int | float) -> str:
+    """A number on an axis: whole where the axis is long."""
+    return f"{value:.0f}" if largest > 10 else f"{value:.3g}"
 
 
 def _marker(x: float) -> Markup:

@@ -145,3 +145,20 @@ def test_a_reason_is_counted_without_its_values():
     assert kinds == {"excluded for stability"}
     assert words.kind("no_candidate:background_sized") == "no candidate, background sized"
     assert words.kind("no_evidence") == "no evidence"
+
+
+def test_areas_lie_on_each_other_and_fill_the_frame():
+    drawn = str(charts.areas([0.0, 10.0], {"one": [1.0, 0.25], "two": [0.0, 0.75]}, "shares"))
+    first, second = re.findall(r'points="([^"]+)"', drawn)
+    corners = [[tuple(map(float, corner.split(","))) for corner in part.split()] for part in (first, second)]
+    assert corners[1][2:] == corners[0][1::-1], "the second begins where the first ends"
+    assert corners[1][0][1] == corners[1][1][1] == corners[0][0][1], "together they are whole"
+    assert drawn.count("<i class=") == 2
+
+
+def test_a_line_goes_from_its_first_to_its_last_value():
+    drawn = str(charts.line([0.0, 100.0], [2.0, 1.0], "loss"))
+    [points] = re.findall(r'<polyline class="line" points="([^"]+)"', drawn)
+    (x0, y0), (x1, y1) = (map(float, corner.split(",")) for corner in points.split())
+    assert x0 < x1
+    assert y0 < y1, "down the page"
