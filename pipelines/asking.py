@@ -76,7 +76,11 @@ def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | Non
 
 def example(tensors: dict, record: Record) -> Example:
     """The example of one sentence, from the tensors of its shard of DIR/relevance."""
-    size = record.height, record.width
-    features = DenseFeatures(tensors[f"dense/{record.sha256}"].astype("float32"), *size)
-    words = tensors[f"words/{record.pair.id}"].astype("float32")
-    return Example(features, RelevanceMap(tensors[f"map/{record.pair.id}"], *size), words)
+    return read_example(tensors, record.sha256, record.pair.id, (record.height, record.width))
+
+
+def read_example(tensors: dict, image: str, id: str, size: tuple[int, int]) -> Example:
+    """The example of a sentence `id` about an `image` of (height, width), both as the tensors name them."""
+    features = DenseFeatures(tensors[f"dense/{image}"].astype("float32"), *size)
+    words = tensors[f"words/{id}"].astype("float32")
+    return Example(features, RelevanceMap(tensors[f"map/{id}"], *size), words)

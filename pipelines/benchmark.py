@@ -5,8 +5,8 @@
 Makes DIR/records and DIR/relevance as a run would, trains a generator for each of `benchmark.variants` and
 each seed (DIR/benchmark/<variant>_<seed>), prompts SAM with the points of every method in one pass, and
 writes DIR/benchmark/points.json and points.md. Sentences of `generator.splits` may teach and are not judged,
-unless there are no others. The oracle rows click at the innermost pixel of the truth: a
-ceiling for points, and nothing that a run could do.
+unless there are no others. The oracle rows click at the innermost pixel of the truth: a ceiling for points,
+and nothing that a run could do.
 """
 
 import json
@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -29,6 +28,7 @@ from ppt.durable import write_atomic
 from ppt.metrics import Conventions, Sample, Score
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
+from ppt.points.targets import depth_inside
 from ppt.points.weights import read_generator
 from ppt.prompting import Answer, Prompt, ask
 from ppt.records import images
@@ -174,7 +174,7 @@ def _shard(
 
 def innermost(mask: Rle) -> PointSet:
     """One positive point on the pixel of a mask that is farthest from its border."""
-    depth = cv2.distanceTransform(np.pad(rle.decode(mask), 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    depth = depth_inside(rle.decode(mask).astype(bool))
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return PointSet(np.array([[x, y]], np.float32), np.array([1], np.int8), 1.0, ("oracle",))
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipelines.asking import read_example
 from ppt.backbones.sam import ImageEmbedding
 from ppt.points.lessons import Lesson
 from ppt.points.scene import Example
 from ppt.points.through_sam import ThroughSam
 from ppt.seeding import generator
 from ppt.store import Artifact
-from ppt.types import DenseFeatures, RelevanceMap
 
 ACTIVE = 4
 """Shards that batches are drawn from at a time."""
@@ -94,13 +94,10 @@ class LessonSource:
     def _taught(self, known: _Known) -> Taught:
         rows, tensors = self._shard(known.key)
         row = rows[known.place]
-        size = row["height"], row["width"]
-        features = DenseFeatures(tensors[f"dense/{row['features']}"].astype(np.float32), *size)
-        relevance = RelevanceMap(tensors[f"map/{row['id']}"], *size)
-        words = tensors[f"words/{row['id']}"].astype(np.float32)
+        example = read_example(tensors, row["features"], row["id"], (row["height"], row["width"]))
         lesson = Lesson.from_row(row, tensors[f"covers/{row['covers']}"])
-        names = np.array(row.get("names", [False] * len(words)), bool)
-        return Taught(Example(features, relevance, words), lesson, names, _through(row, tensors))
+        names = np.array(row.get("names", [False] * len(example.words)), bool)
+        return Taught(example, lesson, names, _through(row, tensors))
 
 
 def _through(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> ThroughSam | None:

@@ -167,9 +167,13 @@ def _shape(shapes: Tensor, wanted: Tensor, has: Tensor) -> Float[Tensor, "b s"]:
     has = has[:, None].to(shapes.dtype)
     wrong = F.binary_cross_entropy_with_logits(shapes.float(), wanted, reduction="none")
     share = shapes.float().sigmoid() * has
+    return 2 * (wrong * has).sum(-1) / has.sum(-1) + dice_loss(share, wanted)
+
+
+def dice_loss(share: Float[Tensor, "*b n"], wanted: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
+    """1 less Dice over the last axis, with 1 added above and below."""
     both = (share * wanted).sum(-1)
-    dice = 1 - (2 * both + 1) / (share.sum(-1) + wanted.sum(-1) + 1)
-    return 2 * (wrong * has).sum(-1) / has.sum(-1) + dice
+    return 1 - (2 * both + 1) / (share.sum(-1) + wanted.sum(-1) + 1)
 
 
 def _gaussian(places: Float[Tensor, "b t 2"], xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b t n"]:

@@ -66,10 +66,14 @@ def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, i
     """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep, farther
     apart than the mask is deep.
     """
-    # Beyond the image counts as outside.
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    depth = depth_inside(mask)
     deepest = float(depth.max())
     return _spread(np.where(depth >= DEEP * deepest, depth, 0).astype(np.float32), count, apart=deepest)
+
+
+def depth_inside(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Each pixel's distance to the mask's border, 0 outside; beyond the image counts as outside."""
+    return cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
 
 
 def _spread(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ppt.backbones.sam import ImageEmbedding, SamModel
 from ppt.points.generator import NEGATIVE, POSITIVE, PointSets
 from ppt.points.lessons import Lesson
-from ppt.points.losses import covers_of
+from ppt.points.losses import covers_of, dice_loss
 from ppt.points.scene import Scene
 
 
@@ -62,6 +62,5 @@ def sam_labels(classes: Float[Tensor, "k 3"]) -> Tensor:
 
 
 def _mask_loss(logits: Float[Tensor, "h w"], wanted: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
-    share = logits.sigmoid()
-    dice = 1 - (2 * (share * wanted).sum() + 1) / (share.sum() + wanted.sum() + 1)
+    dice = dice_loss(logits.sigmoid().flatten(), wanted.flatten())
     return F.binary_cross_entropy_with_logits(logits, wanted) + dice
