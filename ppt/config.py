@@ -81,13 +81,13 @@ class GeneratorConfig(Section):
     mosaics: Count = 600
     pieces: Share = 0.8  # of the pseudo-masks, the most confident, that mosaics are made of
     mosaic_side: Count = 320  # pixels
-    through_sam: Share = 0.0  # of the mosaics, those whose points are led through SAM in training
-    refreshes: Count = 2  # times that the referring pairs' pseudo-masks are made anew
+    through_sam: Share = 0.05  # of the mosaics, those whose points are led through SAM in training
+    refreshes: Count = 1  # times that the referring pairs' pseudo-masks are made anew
     seed: Annotated[int, Field(ge=0)] = 0  # of the network and of what it is taught when
-    steps: Count = 1500
+    steps: Count = 800
     batch: Count = 16  # sentences whose images are searched in a step
-    readings: Count = 96  # and sentences that are read
-    rate: Annotated[float, Field(gt=0)] = 1e-3
+    readings: Count = 128  # and sentences of mosaics that are read
+    rate: Annotated[float, Field(gt=0)] = 2e-3
     save_every: Count = 100
 
 

@@ -111,7 +111,7 @@ def ask(
     """
     asked = [(i, s, prompt.points) for i, sets in enumerate(sentences) for s, prompt in enumerate(sets)]
     asked = [(i, s, points) for i, s, points in asked if (points.labels == 1).any()]
-    found = sam.predict(embed(), [points for *_, points in asked]) if asked else []
+    found = _predicted(sam, embed, [points for *_, points in asked])
     answers: list[Answer] = []
     for i, (prompts, relevance) in enumerate(zip(sentences, maps, strict=True)):
         own = [(s, masks) for (j, s, _), masks in zip(asked, found, strict=True) if j == i]
@@ -127,6 +127,18 @@ def ask(
         sets = tuple(prompt.points for prompt in prompts)
         answers.append(Answer(sets, tuple(sure), of_set, candidates, tuple(judged), choice))
     return answers
+
+
+def _predicted(
+    sam: PromptableModel, embed: Callable[[], ImageEmbedding], prompts: Sequence[PointSet]
+) -> list[MaskCandidates]:
+    """The candidates of each prompt; equal points are asked once."""
+    if not prompts:
+        return []
+    keys = [(points.xy.tobytes(), points.labels.tobytes()) for points in prompts]
+    distinct = dict(zip(keys, prompts, strict=True))
+    found = dict(zip(distinct, sam.predict(embed(), list(distinct.values())), strict=True))
+    return [found[key] for key in keys]
 
 
 def _looked(

@@ -28,8 +28,8 @@ class Plan:
     """How to train: `steps` of AdamW at up to `rate`.
 
     warmup: the share of the steps over which the rate rises, before it falls to 0 along a cosine. clip: the
-    largest norm of the gradient. average: of the running mean of the weights, the share that stays at each
-    step. patience: steps in a row without a finite loss before giving up.
+    largest norm of the gradient of each of the model's parts. average: of the running mean of the weights,
+    the share that stays at each step. patience: steps in a row without a finite loss before giving up.
     """
 
     steps: int
@@ -87,8 +87,8 @@ def train(
         good = bool(torch.isfinite(loss))
         if good:
             loss.backward()
-            norm = nn.utils.clip_grad_norm_([*decayed, *others], plan.clip)
-            good = bool(torch.isfinite(norm))
+            norms = [nn.utils.clip_grad_norm_(part, plan.clip) for part in _parts(model)]
+            good = bool(torch.isfinite(torch.stack(norms)).all())
         if good:
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate_at(step)
@@ -108,6 +108,12 @@ def train(
             write_atomic(log, json_lines(rows))
             checkpoints.save(step + 1, _state(model, optimiser, average, bad))
     return average
+
+
+def _parts(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of each child, and the model's own: what one of them is taught does not slow another."""
+    parts = [list(child.parameters()) for child in model.children()]
+    return [part for part in [*parts, list(model.parameters(recurse=False))] if part]
 
 
 def _state(model: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], bad: int) -> State:

@@ -15,6 +15,10 @@ from ppt.types import PseudoLabel
 
 IMAGES = 6
 ODD_SIZES = {"dot.png": (1, 1), "thread.png": (700, 2)}
+SMALLER = (
+    "device=cpu", "shard_size=4", "points.method=generator", "generator.mosaics=6", "generator.steps=4",
+    "generator.save_every=2", "generator.sources=[object_centric, mosaic]",
+)  # fmt: skip
 SCORES = {"miou", "oiou", "pointm", *(f"prec@0.{tenths}" for tenths in range(5, 10))}
 
 
@@ -49,10 +53,11 @@ def runs(data, tmp_path_factory):
     files = ["--pairs", data / "pairs.jsonl", "--truth", data / "truth.jsonl"]
     with pytest.MonkeyPatch.context() as patch:
         for folder in folders:
-            options = ["--output", folder, "--set", "device=cpu", "--set", "shard_size=4"]
+            options = ["--output", folder, *(word for change in SMALLER for word in ("--set", change))]
             patch.setattr(sys, "argv", [*map(str, ["ppt", "run", "demo", *files, *options])])
             with pytest.raises(SystemExit, match="0"):
                 cli.main()
+            shutil.rmtree(folder / "points" / "training" / "tensorboard")  # holds times
     return folders
 
 
@@ -68,7 +73,7 @@ def test_the_demo_data_has_what_this_test_is_about(data, pairs):
 
 
 def test_every_stage_leaves_its_files(runs):
-    for stage in ("records", "relevance", "masks", "labels", "evaluate"):
+    for stage in ("records", "relevance", "points", "masks", "labels", "evaluate"):
         for name in ("manifest.json", "config.yaml", "index.json", "failures.jsonl", "preview.png"):
             assert (runs[0] / stage / name).exists(), (stage, name)
         assert (runs[0] / stage / "failures.jsonl").read_bytes() == b""

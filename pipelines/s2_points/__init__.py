@@ -3,9 +3,9 @@
     ppt points CONFIG.yaml --output DIR
 
 Reads DIR/records, DIR/relevance and the images of the pairs that may teach. Writes DIR/points: the averaged
-weights (`shards/00000.safetensors`), and beside them what they were trained on and how: `object_centric/`,
-`mosaics/`, `referring_<round>/` (artifacts of their own), and `training/` (checkpoint, log, weights of every
-round).
+weights (`shards/00000.safetensors`), a preview, and beside them what they were trained on and how:
+`object_centric/`, `mosaics/`, `referring_<round>/` (artifacts of their own), and `training/` (checkpoint,
+log, weights of every round).
 
 Object-centric pairs teach first, then mosaics of them, then the referring pairs themselves, whose
 pseudo-masks the generator makes anew `refreshes` times. No truth is read.
@@ -19,6 +19,7 @@ from pipelines.doors import open_clip_door, open_sam_door
 from pipelines.s2_points import own_pairs
 from pipelines.s2_points.training import Workshop, train_generator
 from ppt.config import Config
+from ppt.durable import write_atomic
 from ppt.manifest import Manifest
 from ppt.points.weights import SHARD, rows_and_tensors
 from ppt.store import Artifact, begin
@@ -46,4 +47,6 @@ def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) ->
             if fresh and shop.folder.exists():
                 shutil.rmtree(shop.folder)
             shard.write(*rows_and_tensors(*train_generator(shop)))
+            for sheet in sorted(shop.folder.glob("points_*.png"))[-1:]:
+                write_atomic(shop.home / "preview.png", sheet.read_bytes())
         return stage.summary(writer.finish(), made=len(writer.missing))

@@ -2,9 +2,10 @@
 
 DIR/points/mosaics: per shard rows {id, features, covers, height, width, kind, text, names, confidence,
 things, meant, complete, sure}, where names says which words name things; the tensors that DIR/relevance has,
-`dense/<mosaic>`, `map/<id>`, `words/<id>`, and `covers/<mosaic>` (t, gh, gw) uint8, what each thing covers in
-255ths of a cell; for some mosaics what the mask loss needs of SAM, `sam/<mosaic>` (c, g, g) float16 and
-`masks/<mosaic>` (t, h, w) uint8, with the input size in the rows; and a preview.
+`dense/<mosaic>`, `map/<id>`, `words/<id>`; `covers/<mosaic>` (t, gh, gw) uint8, what each thing covers in
+255ths of a cell; `reading/<id>` (t, c) float32, what the judge goes by (`ppt.points.reading`); for some
+mosaics what the mask loss needs of SAM, `sam/<mosaic>` (c, g, g) float16 and `masks/<mosaic>` (t, h, w)
+uint8, with the input size in the rows; and a preview.
 """
 
 import functools
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import stage
+from pipelines.asking import read_example
 from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
@@ -23,7 +25,9 @@ from ppt.config import Config
 from ppt.manifest import Manifest
 from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic, noun
 from ppt.points.lessons import make_lesson, stored
-from ppt.points.scene import words_of
+from ppt.points.losses import covers_of
+from ppt.points.reading import packed, read
+from ppt.points.scene import collate, words_of
 from ppt.prompting import coverage
 from ppt.records import images
 from ppt.relevance import relevance_maps
@@ -37,6 +41,8 @@ from ppt.types import RelevanceMap
 STAGE, NAME = "points", "mosaics"
 SETTINGS = ("mosaics", "pieces", "mosaic_side", "through_sam")
 SENTENCES = 6
+THINGS = (2, 6)
+"""Fewest and most things of a mosaic."""
 PREVIEWED = 12
 
 
@@ -106,7 +112,7 @@ def best(lessons: Artifact, share: float) -> dict[str, dict[str, Any]]:
 def drawn(config: Config, pieces: Pieces, name: str) -> tuple[Mosaic, list[Said]]:
     """The mosaic of that name, and up to SENTENCES of what can be said of it, of all kinds alike."""
     rng = generator(config.seed, "points/mosaics", name)
-    twins, count = rng.random() < 0.6, int(rng.integers(2, 5))
+    twins, count = rng.random() < 0.6, int(rng.integers(THINGS[0], THINGS[1] + 1))
     count = min(count, len(pieces) + int(twins))
     mosaic = make_mosaic(rng, pieces, count, twins, rng.random() < 0.5, config.generator.mosaic_side)
     by_kind = [[said for said in mosaic.said if said.kind == kind] for kind in KINDS]
@@ -146,8 +152,8 @@ def _rows(
     tensors[f"covers/{name}"] = stored(lesson.covers)
     named = {word for text in mosaic.texts for word in words_of(noun(text))}
     seen = _seen_by_sam(context, name, mosaic, tensors)
-    for number, (one, relevance) in enumerate(zip(said, maps, strict=True)):
-        id = f"{name}/{number}"
+    ids = [f"{name}/{number}" for number in range(len(said))]
+    for id, one, relevance in zip(ids, said, maps, strict=True):
         tensors[f"map/{id}"] = relevance.values
         words, _ = context.clip.encode_texts(words_of(one.text))
         tensors[f"words/{id}"] = words.astype(np.float16)
@@ -155,6 +161,10 @@ def _rows(
         row |= {"confidence": 1.0, "height": relevance.height, "width": relevance.width}
         row["names"] = [word in named for word in words_of(one.text)]
         yield {**row, **seen, **replace(lesson, meant=one.target).to_row()}
+    scene = collate([read_example(tensors, name, id, mosaic.image.shape[:2]) for id in ids])
+    things, there = covers_of([lesson] * len(ids), scene)
+    for id, reading in zip(ids, packed(read(scene, things, there)), strict=True):
+        tensors[f"reading/{id}"] = reading
 
 
 def _seen_by_sam(

@@ -28,6 +28,7 @@ from ppt.points.scene import Example
 from ppt.prompting import Answer, Prompt, ask, coverage
 from ppt.records import images
 from ppt.report import preview
+from ppt.rle import Rle
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
 from ppt.types import PointSet, Record, RelevanceMap, Source
@@ -129,12 +130,9 @@ def _lessons(
     not mean one mask.
     """
     settings = context.config.generator
-    masks = [
-        np.zeros((r.height, r.width), bool) if a.chosen is None else rle.decode(a.chosen).astype(bool)
-        for r, _, a in answered
-    ]
+    masks = [_chosen(answer, record) for record, _, answer in answered]
     sure = _confidence(context, answered, masks)
-    overlap = np.array([[_iou(a, b) for b in masks] for a in masks])
+    overlap = np.array([[rle.iou(a, b) for b in masks] for a in masks])
     sure = np.where(taken_back(overlap, likeness, sure, context.config.labels.conflict_iou), 0, sure)
     rows: list[dict[str, Any]] = []
     for i, (record, example, answer) in enumerate(answered):
@@ -145,7 +143,7 @@ def _lessons(
             rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
             continue  # nothing to teach
         others = [j for j in range(len(masks)) if j != i and sure[j] > 0 and overlap[i, j] < 0.5]
-        things = [masks[i], *(masks[j] for j in others)]
+        things = [rle.decode(masks[j]).astype(bool) for j in (i, *others)]
         lesson = make_lesson(
             things,
             0,
@@ -161,13 +159,13 @@ def _lessons(
 
 
 def _confidence(
-    context: Context, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[np.ndarray]
+    context: Context, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[Rle]
 ) -> np.ndarray:
     """How far each chosen mask is to be believed, in [0, 1]; 0 where there is none."""
     steady = np.ones(len(masks))
-    if context.config.generator.steadiness and any(mask.any() for mask in masks):
+    if context.config.generator.steadiness and any(rle.area(mask) for mask in masks):
         mirrored = _mirrored_masks(context.asking, answered, masks)
-        steady = np.array([_iou(a, b) for a, b in zip(masks, mirrored, strict=True)])
+        steady = np.array([rle.iou(a, b) for a, b in zip(masks, mirrored, strict=True)])
     witnesses = np.array([_witnesses(answer) for *_, answer in answered])
     return confidence(np.column_stack([witnesses, steady]))
 
@@ -184,14 +182,18 @@ def _witnesses(answer: Answer) -> tuple[float, float, float, float]:
 
 
 def _mirrored_masks(
-    how: Asking, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[np.ndarray]
-) -> list[np.ndarray]:
+    how: Asking, answered: Sequence[tuple[Record, Example, Answer]], masks: Sequence[Rle]
+) -> list[Rle]:
     """What the same points, mirrored, find in the mirror image of each mask; mirrored back."""
     record = answered[0][0]
     pixels = images.load(how.root, record.pair.image, how.policy, record.sha256).pixels
     flipped = np.ascontiguousarray(pixels[:, ::-1])
     maps = [
-        RelevanceMap(coverage(mask[:, ::-1], e.relevance.values.shape), *mask.shape)
+        RelevanceMap(
+            coverage(rle.decode(mask)[:, ::-1].astype(bool), e.relevance.values.shape),
+            mask.height,
+            mask.width,
+        )
         for (_, e, _), mask in zip(answered, masks, strict=True)
     ]
     prompts = [
@@ -199,8 +201,7 @@ def _mirrored_masks(
         for (*_, answer), found in zip(answered, maps, strict=True)
     ]
     again = ask(how.sam, lambda: how.sam.embed(flipped), prompts, maps, how.rules)
-    nothing = np.zeros((record.height, record.width), bool)
-    return [nothing if a.chosen is None else rle.decode(a.chosen)[:, ::-1].astype(bool) for a in again]
+    return [rle.encode(rle.decode(_chosen(a, record))[:, ::-1].astype(bool)) for a in again]
 
 
 def _mirrored(points: PointSet, width: int) -> PointSet:
@@ -209,9 +210,9 @@ def _mirrored(points: PointSet, width: int) -> PointSet:
     return PointSet(xy, points.labels, points.confidence, points.reasons)
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    union = int((a | b).sum())
-    return float((a & b).sum() / union) if union else 0.0
+def _chosen(answer: Answer, record: Record) -> Rle:
+    """The chosen mask, an empty one where there is none."""
+    return answer.chosen or rle.encode(np.zeros((record.height, record.width), bool))
 
 
 def _preview(artifact: Artifact, records: Artifact, config: Config, output: Path) -> None:

@@ -4,9 +4,9 @@ Features are read from the store, a few shards at a time: memory does not grow w
 and which rows of them, depends on the step alone, so that a training resumes to the bit.
 """
 
-import functools
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,25 +26,12 @@ WINDOW = 25
 """Steps after which other shards come."""
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is kept of a lesson in memory: its shard, its place there, its kind, how far it is believed."""
-
-    key: str
-    place: int
-    kind: str
-    confidence: float
-
-
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """What is drawn: an example, its lesson, which of its words name things where that is known, and what SAM
-    made of the image where the mask loss uses it.
-    """
+    """What is drawn: an example, its lesson, and what SAM made of the image where it is asked."""
 
     example: Example
     lesson: Lesson
-    names: np.ndarray
     through: ThroughSam | None = None
 
 
@@ -53,51 +40,49 @@ class LessonSource:
 
     def __init__(self, name: str, lessons: Artifact, features: Artifact, seed: int) -> None:
         self.name, self._lessons, self._features, self._seed = name, lessons, features, seed
-        self._known = [
-            _Known(key, place, row["kind"], row["confidence"])
-            for key in lessons.keys
+        rows = [
+            (number, key, place, row["kind"], row["confidence"])
+            for number, key in enumerate(sorted(lessons.keys))
             for place, row in enumerate(lessons.rows(key))
         ]
-        self.confidence = np.array([known.confidence for known in self._known])
-        self._shard = functools.lru_cache(maxsize=2 * ACTIVE)(self._read)
+        self.confidence = np.array([confidence for *_, confidence in rows])
+        self._places = [(key, place) for _, key, place, *_ in rows]
+        self._shards = np.array([number for number, *_ in rows], np.int64)
+        self._kinds = np.array([kind for *_, kind, _ in rows], object)
+        self._shard = lru_cache(maxsize=2 * ACTIVE)(self._read)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._places)
 
     def draw(self, step: int, count: int, admitted: np.ndarray) -> list[Taught]:
         """`count` lessons for a step, of those where `admitted` (n,) bool holds; none where it never does.
 
         All kinds of sentences come alike often.
         """
-        by_shard: dict[str, list[_Known]] = defaultdict(list)
-        for index in np.flatnonzero(admitted):
-            by_shard[self._known[index].key].append(self._known[index])
-        keys = sorted(by_shard)
-        if not keys:
+        open_to = np.flatnonzero(admitted)
+        shards = np.unique(self._shards[open_to])
+        if not len(shards):
             return []
         window = generator(self._seed, "points/window", f"{self.name}/{step // WINDOW}")
-        active = [keys[i] for i in window.permutation(len(keys))[:ACTIVE]]
-        by_kind: dict[str, list[_Known]] = defaultdict(list)
-        for known in (known for key in active for known in by_shard[key]):
-            by_kind[known.kind].append(known)
-        kinds = sorted(by_kind)
+        active = shards[window.permutation(len(shards))[:ACTIVE]]
+        near = np.concatenate([open_to[self._shards[open_to] == shard] for shard in active])
+        by_kind = [near[self._kinds[near] == kind] for kind in sorted(set(self._kinds[near]))]
         rng = generator(self._seed, "points/draw", f"{self.name}/{step}")
-        drawn: list[_Known] = []
+        drawn: list[int] = []
         for _ in range(count):
-            own = by_kind[kinds[int(rng.integers(len(kinds)))]]
-            drawn.append(own[int(rng.integers(len(own)))])
-        return [self._taught(known) for known in drawn]
+            own = by_kind[int(rng.integers(len(by_kind)))]
+            drawn.append(int(own[int(rng.integers(len(own)))]))
+        return [self._taught(*self._places[index]) for index in drawn]
 
     def _read(self, key: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
         return list(self._lessons.rows(key)), self._features.tensors(key) | self._lessons.tensors(key)
 
-    def _taught(self, known: _Known) -> Taught:
-        rows, tensors = self._shard(known.key)
-        row = rows[known.place]
+    def _taught(self, key: str, place: int) -> Taught:
+        rows, tensors = self._shard(key)
+        row = rows[place]
         example = read_example(tensors, row["features"], row["id"], (row["height"], row["width"]))
         lesson = Lesson.from_row(row, tensors[f"covers/{row['covers']}"])
-        names = np.array(row.get("names", [False] * len(example.words)), bool)
-        return Taught(example, lesson, names, _through(row, tensors))
+        return Taught(example, lesson, _through(row, tensors))
 
 
 def _through(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> ThroughSam | None:
@@ -107,3 +92,41 @@ def _through(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> ThroughSam 
     high, wide = row["sam_input"]
     embedding = ImageEmbedding(features, (high, wide), (row["height"], row["width"]))
     return ThroughSam(embedding, torch.from_numpy(tensors[f"masks/{row['features']}"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What the judge alone is taught: the reading of a sentence as it is stored, its words, which of them
+    name things, and which thing it means.
+    """
+
+    reading: np.ndarray
+    words: list[np.ndarray]
+    names: np.ndarray
+    meant: int
+
+
+class ReadingSource:
+    """The readings of the mosaics that compare things. All are kept in memory: without the words, which are
+    kept once, one has a kilobyte.
+    """
+
+    def __init__(self, mosaics: Artifact, seed: int) -> None:
+        self._seed = seed
+        self._by_kind: dict[str, list[Read]] = defaultdict(list)
+        vectors: dict[bytes, np.ndarray] = {}
+        for key in mosaics.keys:
+            tensors = mosaics.tensors(key)
+            for row in mosaics.rows(key):
+                reading = tensors[f"reading/{row['id']}"]
+                if len(reading) > 1:
+                    stored = tensors[f"words/{row['id']}"]
+                    words = [vectors.setdefault(word.tobytes(), word.astype(np.float32)) for word in stored]
+                    names = np.array(row["names"], bool)
+                    self._by_kind[row["kind"]].append(Read(reading.copy(), words, names, row["meant"]))
+
+    def draw(self, step: int, count: int) -> list[Read]:
+        """`count` readings for a step; none where there are none. All kinds of sentences come alike often."""
+        rng, kinds = generator(self._seed, "points/read", f"mosaic/{step}"), sorted(self._by_kind)
+        drawn = [self._by_kind[kinds[int(rng.integers(len(kinds)))]] for _ in range(count if kinds else 0)]
+        return [own[int(rng.integers(len(own)))] for own in drawn]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pipelines.s2_points import mosaics, own_pairs
-from pipelines.s2_points.sources import LessonSource, Taught
+from pipelines.s2_points.sources import LessonSource, ReadingSource, Taught
 from pipelines.s2_points.watch import Watch
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
-from ppt.config import Config
+from ppt.config import Config, GeneratorConfig
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, json_lines, write_atomic
 from ppt.points.generator import PointGenerator
-from ppt.points.losses import point_losses, reading_loss
+from ppt.points.losses import confidence_loss, point_losses
 from ppt.points.prompter import Prompter
-from ppt.points.scene import collate, first, with_names_mixed
-from ppt.points.through_sam import ThroughSam, sam_loss
+from ppt.points.reading import unpacked
+from ppt.points.scene import collate, names_mixed
+from ppt.points.through_sam import ThroughSam, led_through, sam_loss, verdicts
 from ppt.seeding import generator, torch_generator
 from ppt.store import Artifact
 from ppt.training import Plan, train
@@ -39,7 +40,6 @@ WEIGHTS = {
     "look": 0.2,
     "classes": 1.0,
     "confidence": 1.0,
-    "reading": 1.0,
     "mask": 0.5,
 }
 """Of the losses; distance against classes as in DETR (Carion et al. 2020, section A.4)."""
@@ -47,7 +47,7 @@ WEIGHTS = {
 
 SHOWN = 60
 """Moments of the training in schedule.json, less one."""
-THROUGH_SAM = 2
+THROUGH_SAM = 1
 """Lessons of a step, at most, whose points are led through SAM."""
 
 
@@ -80,9 +80,14 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     settings = shop.config.generator
     shop.folder.mkdir(parents=True, exist_ok=True)
-    sources = _first_sources(shop)
+    sources, readings = _first_sources(shop)
     if "referring" in settings.sources:
         sources["referring"] = None  # made when its time comes
+    if not sources:
+        raise ValueError(
+            "points: nothing to learn from: generator.sources names no referring pairs, and no object-centric"
+            " pair has a pseudo-mask; add referring to generator.sources, or say points.method: peak"
+        )
     curriculum = _curriculum(shop.config, sources)
     sizes = _sizes(shop)
     device = resolve_device(shop.config.device)
@@ -92,19 +97,19 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     watch = Watch(shop.config, shop.output, shop.folder, network)
 
     def losses_of(step: int) -> dict[str, Tensor]:
-        """The first of the batch are searched for things; all are read."""
-        batch = draw(sources, curriculum, step / settings.steps, step, settings.readings, settings.seed)
+        batch = draw(sources, curriculum, step / settings.steps, step, settings.batch, settings.seed)
         scene = collate([one.example for one in batch], device)
         lessons = [one.lesson if settings.negative else one.lesson.positive() for one in batch]
-        rng = generator(settings.seed, "points/names", str(step))
-        scene = with_names_mixed(scene, [one.names for one in batch], rng)
-        searched = first(scene, min(settings.batch, len(batch)))
-        sets, own = network(searched), lessons[: settings.batch]
-        found = point_losses(sets, searched, own, settings.ignore)
+        sets = network(scene)
+        asked = led_through(sets, scene, lessons, _through(batch)) if settings.through_sam else []
+        by_sam = settings.ignore and settings.through_sam > 0 and readings is not None
+        said = verdicts(shop.sam, sets, asked, settings.negative) if by_sam else None
+        found = point_losses(sets, scene, lessons, settings.ignore, said)
         losses = {name: getattr(found, name) for name in WEIGHTS if hasattr(found, name)}
-        losses["reading"] = reading_loss(network.judge, scene, lessons)
+        if readings is not None and curriculum.shares(step / settings.steps)["mosaic"] > 0:
+            losses["confidence"] = _confidence(network, readings, step, settings)
         if settings.through_sam:
-            losses["mask"] = sam_loss(shop.sam, sets, searched, own, _through(batch[: settings.batch]))
+            losses["mask"] = sam_loss(shop.sam, sets, asked)
         return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
     def stretch(until: int | None) -> dict[str, Tensor]:
@@ -125,6 +130,20 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     state = stretch(None)
     write_atomic(shop.folder / "schedule.json", json_lines([*schedule(curriculum, known, settings.steps)]))
     return sizes, state
+
+
+def _confidence(
+    network: PointGenerator, readings: ReadingSource, step: int, settings: GeneratorConfig
+) -> Tensor:
+    drawn = readings.draw(step, settings.readings)
+    if not drawn:
+        return network.judge.common.sum() * 0
+    reading = unpacked(
+        [one.reading for one in drawn], [np.stack(one.words) for one in drawn], network.judge.common.device
+    )
+    rng = generator(settings.seed, "points/names", str(step))
+    reading = replace(reading, words=names_mixed(reading.words, [one.names for one in drawn], rng))
+    return confidence_loss(network.judge, reading, [one.meant for one in drawn])
 
 
 def _through(batch: Sequence[Taught]) -> list[ThroughSam | None]:
@@ -192,11 +211,11 @@ def draw(
     return [batch[i] for i in rng.permutation(len(batch))]
 
 
-def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
-    """The sources that need no generator; says what is lost where there is none."""
+def _first_sources(shop: Workshop) -> tuple[dict[Source, LessonSource | None], ReadingSource | None]:
+    """The sources that need no generator, and the mosaics' readings; says what is lost without."""
     config, wanted = shop.config, shop.config.generator.sources
     if not {"object_centric", "mosaic"} & set(wanted):
-        return {}
+        return {}, None
     peak = Prompter(config.points.model_copy(update={"method": "peak"}))
     folder = shop.output / STAGE / "object_centric"
     singles = own_pairs.make(config, shop.output, folder, "object_centric", peak, shop.sam, "peak")
@@ -206,16 +225,17 @@ def _first_sources(shop: Workshop) -> dict[Source, LessonSource | None]:
             "teaches places and true negatives; mark such pairs with source object_centric",
             file=sys.stderr,
         )
-        return {}
+        return {}, None
     found: dict[Source, LessonSource | None] = {}
     if "object_centric" in wanted:
         found["object_centric"] = LessonSource(
             "object_centric", singles, shop.relevance, config.generator.seed
         )
     made = mosaics.make(config, shop.output, singles, shop.clip, shop.sam) if "mosaic" in wanted else None
-    if made is not None:
-        found["mosaic"] = LessonSource("mosaic", made, made, config.generator.seed)
-    return found
+    if made is None:
+        return found, None
+    found["mosaic"] = LessonSource("mosaic", made, made, config.generator.seed)
+    return found, ReadingSource(made, config.generator.seed)
 
 
 def _curriculum(config: Config, sources: Mapping[Source, LessonSource | None]) -> Curriculum:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ppt.points.judge import Judge
+from ppt.points.reading import read
 from ppt.points.scene import WORDS, Scene
 
 POSITIVE, NEGATIVE, IGNORED = 0, 1, 2
@@ -107,7 +108,7 @@ class PointGenerator(nn.Module):
         classes = self._classes(queries, cells, looks, points - at[:, :, None], shapes)
         found = shapes.detach().sigmoid()
         there = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device)
-        confidence = self.judge(scene, found, there)
+        confidence = self.judge(read(scene, found, there))
         return PointSets(points, classes, looks, shapes, anchors, middles, confidence)
 
     def _read(

@@ -18,6 +18,7 @@ from ppt.points.generator import IGNORED, POSITIVE, PointSets
 from ppt.points.judge import Judge
 from ppt.points.lessons import Lesson
 from ppt.points.matching import match_points, match_things
+from ppt.points.reading import Reading
 from ppt.points.scene import Scene
 
 SPREAD = 0.035
@@ -30,9 +31,7 @@ class Losses:
 
     middle: focal, of the cells that are the middle of a thing. shape: cross-entropy and Dice of the matched
     sets' shapes. distance: L1 in image sides of the points matched to a target. look: cross-entropy of their
-    attention with the target, blurred. classes: cross-entropy of all points of the matched sets. confidence:
-    minus the logarithm of the sets' share that found the thing the sentence means; taught where all things
-    are known, as it is a comparison.
+    attention with the target, blurred. classes: cross-entropy of all points of the matched sets.
     """
 
     middle: Float[Tensor, ""]
@@ -40,20 +39,28 @@ class Losses:
     distance: Float[Tensor, ""]
     look: Float[Tensor, ""]
     classes: Float[Tensor, ""]
-    confidence: Float[Tensor, ""]
 
 
-def point_losses(sets: PointSets, scene: Scene, lessons: Sequence[Lesson], ignore: bool = True) -> Losses:
+def point_losses(
+    sets: PointSets,
+    scene: Scene,
+    lessons: Sequence[Lesson],
+    ignore: bool = True,
+    verdicts: tuple[Tensor, Tensor] | None = None,
+) -> Losses:
     """The losses of a batch; lessons[i] is about pair i of the scene.
 
     A point says what it is where it is: one that was matched to a positive target but lies outside the thing
     should say IGNORED, and so should one without a target. With `ignore` False a matched point says its
-    target's class and the others are not taught.
+    target's class and the others are not taught. `verdicts`, classes and weights (b, s, k), are SAM's and
+    take the place of both.
     """
     covers, known = covers_of(lessons, scene)
     device = sets.xy.device
     taught = _taught(sets, lessons, covers, ignore)
-    wanted_class, wanted_xy, placed, told, wanted_shape, matched, meant = (v.to(device) for v in taught)
+    wanted_class, wanted_xy, placed, told, wanted_shape, matched = (v.to(device) for v in taught)
+    if verdicts is not None:
+        wanted_class, told = verdicts
     sure = torch.tensor([lesson.sure for lesson in lessons], device=device)
     has, xy = scene.has_cell.flatten(1), scene.xy.flatten(1, 2)
     off = (sets.xy.float() - wanted_xy).abs().sum(-1)
@@ -62,28 +69,23 @@ def point_losses(sets: PointSets, scene: Scene, lessons: Sequence[Lesson], ignor
     missed = -(blurred * (sets.looks + 1e-8).log()).sum(-1)
     placed_looks = placed.clone()
     placed_looks[:, :, 0] = 0  # the anchor looks at one cell
-    found = torch.logsumexp(sets.confidence.float().log_softmax(-1) + (meant + 1e-9).log(), -1)
-    compared = sure * torch.tensor([lesson.complete for lesson in lessons], device=device)
     return Losses(
         _middle(sets.middles, lessons, covers, known, xy, has, sure),
         _mean(_shape(sets.shapes, wanted_shape, has), matched),
         _mean(off, placed),
         _mean(missed, placed_looks),
         _mean(wrong.view_as(told), told),
-        -_mean(found, compared),
     )
 
 
-def reading_loss(judge: Judge, scene: Scene, lessons: Sequence[Lesson]) -> Float[Tensor, ""]:
-    """Cross-entropy of the judge on the lessons' own things, where all are known and there are several: no
-    search and no points, so that many sentences can be read in a step.
+def confidence_loss(judge: Judge, reading: Reading, meant: Sequence[int]) -> Float[Tensor, ""]:
+    """Cross-entropy of how sure the judge is of each thing; meant[i]: which of them sentence i means.
+
+    Taught where all things are known, as it is a comparison, and on the things themselves: on what the sets
+    find it learns worse, and a search costs more than a hundred readings.
     """
-    covers, known = covers_of(lessons, scene)
-    logits = judge(scene, covers, known)
-    meant = torch.tensor([lesson.meant for lesson in lessons], device=logits.device)
-    told = [lesson.sure if lesson.complete and len(lesson.things) > 1 else 0.0 for lesson in lessons]
-    sure = torch.tensor(told, device=logits.device)
-    return _mean(F.cross_entropy(logits.float(), meant, reduction="none"), sure)
+    logits = judge(reading)
+    return F.cross_entropy(logits.float(), torch.tensor(meant, device=logits.device))
 
 
 def covers_of(lessons: Sequence[Lesson], scene: Scene) -> tuple[Float[Tensor, "b t n"], Bool[Tensor, "b t"]]:
@@ -100,9 +102,7 @@ def covers_of(lessons: Sequence[Lesson], scene: Scene) -> tuple[Float[Tensor, "b
 
 @torch.no_grad()
 def _taught(sets: PointSets, lessons: Sequence[Lesson], covers: Tensor, ignore: bool) -> tuple[Tensor, ...]:
-    """By matching: classes, places, weights of both for every point; shape and weight for every set; and
-    which sets found the thing that is meant.
-    """
+    """By matching: classes, places, weights of both for every point; shape and weight for every set."""
     where = sets.xy.float().cpu().numpy()
     what = sets.classes.float().log_softmax(-1).cpu().numpy()
     shapes, covers = sets.shapes.float().sigmoid().cpu(), covers.cpu()
@@ -112,19 +112,13 @@ def _taught(sets: PointSets, lessons: Sequence[Lesson], covers: Tensor, ignore: 
     b, s, k = sets.xy.shape[:3]
     classes, xy = torch.full((b, s, k), IGNORED), torch.zeros(b, s, k, 2)
     placed, told = torch.zeros(b, s, k), torch.zeros(b, s, k)
-    wanted, matched, meant = torch.zeros(shapes.shape), torch.zeros(b, s), torch.zeros(b, s)
+    wanted, matched = torch.zeros(shapes.shape), torch.zeros(b, s)
     for pair, lesson in enumerate(lessons):
         count = len(lesson.things)
-        on = on_anchor[pair, :, :count]
-        meant[pair] = ((on.argmax(-1) == lesson.meant) & (on.amax(-1) > 0.5)).float()
-        for chosen, thing in match_things(shapes[pair], covers[pair, :count], on):
-            if thing == lesson.meant:
-                meant[pair, chosen] = 1
+        for chosen, thing in match_things(shapes[pair], covers[pair, :count], on_anchor[pair, :, :count]):
             wanted[pair, chosen], matched[pair, chosen] = covers[pair, thing], lesson.sure
             target_xy, target_classes = lesson.things[thing]
-            points, targets, _ = match_points(
-                where[pair, chosen], what[pair, chosen], target_xy, target_classes
-            )
+            points, targets = match_points(where[pair, chosen], what[pair, chosen], target_xy, target_classes)
             placed[pair, chosen, points] = lesson.sure
             xy[pair, chosen, points] = torch.from_numpy(target_xy[targets])
             said = torch.from_numpy(target_classes[targets])
@@ -134,7 +128,7 @@ def _taught(sets: PointSets, lessons: Sequence[Lesson], covers: Tensor, ignore: 
                 said = torch.where(right, said, IGNORED)
             told[pair, chosen, slice(None) if ignore else points] = lesson.sure
             classes[pair, chosen, points] = said
-    return classes, xy, placed, told, wanted, matched, meant
+    return classes, xy, placed, told, wanted, matched
 
 
 def _middle(

@@ -21,19 +21,16 @@ def match_points(
     log_classes: Float[np.ndarray, "k 3"],
     target_xy: Float[np.ndarray, "p 2"],
     target_classes: Int[np.ndarray, " p"],
-) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"], float]:
-    """(points, targets) that belong together, m = min(k, p), and the cost a target.
-
-    xy, target_xy: in [0, 1]. A target without a point costs what the worst matched one does.
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """(points, targets) that belong together, m = min(k, p), at the lowest total cost. xy, target_xy: in
+    [0, 1].
     """
     distance = np.abs(xy[:, None] - target_xy[None]).sum(-1)
     # What a point gains by saying the target's class instead of "ignored".
     gain = log_classes[:, target_classes] - log_classes[:, IGNORED, None]
     cost = DISTANCE_WEIGHT * distance - gain
     points, targets = linear_sum_assignment(cost)
-    paid = cost[points, targets]
-    missing = len(target_xy) - len(targets)
-    return points, targets, float((paid.sum() + missing * paid.max()) / len(target_xy))
+    return points, targets
 
 
 def match_things(

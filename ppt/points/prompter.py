@@ -11,6 +11,7 @@ from ppt.config import PointsConfig
 from ppt.points import from_maps
 from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
+from ppt.points.reading import read
 from ppt.points.scene import Example, collate
 from ppt.prompting import Look, Prompt
 from ppt.types import PointSet, RelevanceMap
@@ -42,7 +43,7 @@ class Prompter:
             things = torch.from_numpy(covers).flatten(1)[None].to(self._device())
             there = torch.ones_like(things[..., 0], dtype=torch.bool)
             with torch.inference_mode():
-                return generator.judge(scene, things, there).softmax(-1)[0].tolist()
+                return generator.judge(read(scene, things, there)).softmax(-1)[0].tolist()
 
         return judged
 

@@ -1,7 +1,7 @@
 """What the generator reads: images on CLIP's grid, sentences as words, in one padded batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,8 +31,7 @@ class Scene:
 
     cells: CLIP's dense features. relevance: the sentence's map, min-max normalised, in [0, 1]. xy: centres of
     the cells, in [0, 1] of the image's width and height. words: CLIP's vector of every word, in the space of
-    the cells; identity: what words are known by, the same but in training (`with_names_mixed`). has_cell,
-    has_word: False for padding, where the others are 0.
+    the cells. has_cell, has_word: False for padding, where the others are 0.
     """
 
     cells: Float[Tensor, "b h w d"]
@@ -40,7 +39,6 @@ class Scene:
     xy: Float[Tensor, "b h w 2"]
     has_cell: Bool[Tensor, "b h w"]
     words: Float[Tensor, "b t d"]
-    identity: Float[Tensor, "b t d"]
     has_word: Bool[Tensor, "b t"]
 
     @property
@@ -80,13 +78,13 @@ def collate(examples: Sequence[Example], device: torch.device | str = "cpu") -> 
         xy[i, :high, :wide] = torch.from_numpy(cell_centres(high, wide))
         words[i, : len(example.words)] = torch.from_numpy(example.words)
         has_cell[i, :high, :wide], has_word[i, : len(example.words)] = True, True
-    return Scene(*(part.to(device) for part in (cells, relevance, xy, has_cell, words, words, has_word)))
+    return Scene(*(part.to(device) for part in (cells, relevance, xy, has_cell, words, has_word)))
 
 
-def with_names_mixed(
-    scene: Scene, names: Sequence[Bool[np.ndarray, " _"]], rng: np.random.Generator
-) -> Scene:
-    """The scene with the identities of words that name things exchanged at random among its sentences.
+def names_mixed(
+    words: Float[Tensor, "b t d"], names: Sequence[Bool[np.ndarray, " _"]], rng: np.random.Generator
+) -> Float[Tensor, "b t d"]:
+    """The words with those that name things exchanged at random among the sentences: identities for training.
 
     names[i]: which words of sentence i. What a name lights up stays: a judge taught so goes by that, and not
     by the few names that it was taught with.
@@ -94,16 +92,11 @@ def with_names_mixed(
     pair = [i for i, named in enumerate(names) for _ in np.flatnonzero(named)]
     word = [int(t) for named in names for t in np.flatnonzero(named)]
     if not pair:
-        return scene
+        return words
     turned = rng.permutation(len(pair))
-    identity = scene.words.clone()
-    identity[pair, word] = scene.words[np.array(pair)[turned], np.array(word)[turned]]
-    return replace(scene, identity=identity)
-
-
-def first(scene: Scene, count: int) -> Scene:
-    """The first `count` pairs."""
-    return Scene(*(getattr(scene, field.name)[:count] for field in fields(scene)))
+    mixed = words.clone()
+    mixed[pair, word] = words[np.array(pair)[turned], np.array(word)[turned]]
+    return mixed
 
 
 def cell_centres(rows: int, columns: int) -> Float32[np.ndarray, "h w 2"]:

@@ -27,7 +27,7 @@ _OUTCOMES = {
     "not labelled": "are not labelled",
 }
 _SOURCES = {"object_centric": "one thing", "mosaic": "mosaics", "referring": "referring pairs"}
-_LOSSES = ("middle", "shape", "distance", "classes", "confidence", "reading", "mask")
+_LOSSES = ("middle", "shape", "distance", "classes", "confidence", "mask")
 _MOST_BARS, _MOST_ROWS = 10, 200
 
 

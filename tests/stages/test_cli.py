@@ -51,7 +51,9 @@ def test_the_stages_one_by_one_leave_what_run_leaves(command, pictures, whole, t
 
 
 def test_demo_runs_the_data_it_ships_with(command, pictures, monkeypatch, tmp_path):
+    (tmp_path / "demo.yaml").write_text("points: {method: peak}")
     monkeypatch.setattr(cli, "DEMO_DATA", pictures)
+    monkeypatch.setattr(cli, "SHIPPED_CONFIGS", (tmp_path,))
     said = command("demo", "--output", tmp_path / "demo")
     assert (said.code, said.err) == (0, "")
     assert (tmp_path / "demo" / "report.html").exists()

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fixtures.pictures import disc, picture, write_rows
+from fixtures.pictures import disc, picture, read_rows, write_rows
 from fixtures.processes import snapshot
 from fixtures.walk import SMALL, rows, settings, walk
 from PIL import Image
@@ -168,3 +168,25 @@ def test_a_round_that_finds_nothing_leaves_the_pseudo_masks_before_it(
     walk(settings(pictures, *SMALL), output, "points")
     assert all(row["confidence"] == 0 for row in lessons(output, "referring_1").values())
     assert "round 1 found no mask" in capsys.readouterr().err
+
+
+def test_sentences_of_every_sort_teach_and_are_answered(models, pictures, output):
+    """One word, three hundred, another language, signs alone."""
+    texts = {"word": "disc", "long": "red " * 300, "other": "\u5de6\u8fb9\u7684\u732b", "signs": "the ... !?"}
+    with (pictures / "pairs.jsonl").open("a") as file:
+        for id, text in texts.items():
+            row = {"id": id, "image": "both.png", "text": text, "split": "train", "source": "referring"}
+            file.write(json.dumps(row) + "\n")
+    config = settings(pictures, *SMALL)
+    walk(config, output, "points")
+    walk(config, output, "masks", first="masks")
+    found = rows(output, "masks")
+    for id in texts:
+        assert found[id]["sets"], id
+
+
+def test_nothing_to_learn_from_is_an_error_that_says_what_to_do(models, pictures, output):
+    pairs = [row for row in read_rows(pictures / "pairs.jsonl") if row.get("source") == "referring"]
+    write_rows(pictures / "pairs.jsonl", pairs)
+    with pytest.raises(ValueError, match=r"add referring to generator\.sources"):
+        walk(settings(pictures, *SMALL, "generator.sources=[object_centric, mosaic]"), output, "points")

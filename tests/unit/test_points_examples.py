@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ppt.points.examples import answers, from_pixels, to_pixels
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
-from ppt.points.scene import Example, cell_centres, collate, first
+from ppt.points.scene import Example, cell_centres, collate
 from ppt.types import DenseFeatures, RelevanceMap
 
 
@@ -31,7 +31,6 @@ def test_unlike_examples_are_padded_and_said_to_be():
     np.testing.assert_array_equal(scene.cells[1, :2, :2].numpy(), other.features.values)
     assert (scene.relevance[0].min(), scene.relevance[0].max()) == (0, 1)
     np.testing.assert_allclose(scene.xy[1, 1, :2], [[0.25, 0.75], [0.75, 0.75]])
-    assert first(scene, 1).words.shape == (1, 9, 5)
 
 
 def test_a_flat_map_is_read_as_nothing():

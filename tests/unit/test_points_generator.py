@@ -31,8 +31,7 @@ def scene(pairs=2, rows=6, columns=8, words=5) -> Scene:
         torch.rand(pairs, rows, columns, generator=rng),
         torch.stack([x, y], -1).expand(pairs, -1, -1, -1).clone(),
         torch.ones(pairs, rows, columns, dtype=torch.bool),
-        (read := torch.randn(pairs, words, 12, generator=rng)),
-        read,
+        torch.randn(pairs, words, 12, generator=rng),
         torch.ones(pairs, words, dtype=torch.bool),
     )
 
@@ -81,7 +80,7 @@ def test_padding_changes_nothing(generator):
 
     larger = Scene(
         *(padded(part) for part in (asked.cells, asked.relevance, asked.xy, asked.has_cell)),
-        *(torch.cat([part, torch.zeros(2, 3, 12)], 1) for part in (asked.words, asked.identity)),
+        torch.cat([asked.words, torch.zeros(2, 3, 12)], 1),
         torch.cat([asked.has_word, torch.zeros(2, 3, dtype=torch.bool)], 1),
     )
     for before, after in zip(answer(generator, asked), answer(generator, larger), strict=True):

@@ -9,7 +9,8 @@ import torch
 from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE, PointSets
 from ppt.points.judge import Judge
 from ppt.points.lessons import Lesson
-from ppt.points.losses import point_losses, reading_loss
+from ppt.points.losses import confidence_loss, covers_of, point_losses
+from ppt.points.reading import read
 from ppt.points.scene import Scene, cell_centres
 
 ROWS, COLUMNS = 1, 10
@@ -24,8 +25,7 @@ def scene(pairs: int = 1) -> Scene:
         torch.rand(pairs, ROWS, COLUMNS, generator=rng),
         XY.expand(pairs, -1, -1, -1),
         torch.ones(pairs, ROWS, COLUMNS, dtype=torch.bool),
-        (read := torch.randn(pairs, 3, 6, generator=rng)),
-        read,
+        torch.randn(pairs, 3, 6, generator=rng),
         torch.ones(pairs, 3, dtype=torch.bool),
     )
 
@@ -75,25 +75,12 @@ def test_what_was_found_and_meant_costs_nothing():
             assert getattr(losses, field.name).item() == NOTHING, field.name
 
 
-def test_meaning_the_other_one_costs_confidence_alone():
-    losses = point_losses(sets_at(FOUND, SAID, [-20.0, 20.0]), scene(), [lesson(1)])
-    assert losses.distance.item() == NOTHING
-    assert losses.classes.item() == NOTHING
-    assert losses.confidence.item() == pytest.approx(-np.log(1e-9), rel=0.05)
-
-
-def test_two_sets_on_the_thing_that_is_meant_are_both_right():
-    twice = sets_at([[2, 4, 5], [1, 4, 5]], SAID, [3.0, 3.0])
-    assert point_losses(twice, scene(), [lesson(0)]).confidence.item() == NOTHING
-
-
 def test_distance_and_class_by_hand():
     # The right set's positive lies one cell off but inside, and its third point claims to be positive.
     off = sets_at([[7, 4, 5], FOUND[1]], [[POSITIVE, NEGATIVE, POSITIVE], SAID[1]], [0.0, 0.0])
     losses = point_losses(off, scene(), [lesson(0)])
     assert losses.distance.item() == pytest.approx(0.1 / 4)
     assert losses.classes.item() == pytest.approx(30 / 6)
-    assert losses.confidence.item() == pytest.approx(np.log(2))
 
 
 @pytest.mark.parametrize(("ignore", "expected"), [(True, IGNORED), (False, POSITIVE)])
@@ -111,11 +98,10 @@ def test_a_set_without_a_thing_is_not_taught_points():
     sets = sets_at(FOUND, [[NEGATIVE] * 3, SAID[1]], [0.0, 0.0])
     alone = replace(lesson(), things=[LEFT], covers=lesson().covers[:1])
     losses = point_losses(sets, scene(), [alone])
-    (losses.classes + losses.shape + losses.confidence).backward()
+    (losses.classes + losses.shape).backward()
     assert losses.classes.item() == NOTHING
     assert (sets.classes.grad[0, 0] == 0).all()
     assert (sets.shapes.grad[0, 0] == 0).all()
-    assert (sets.confidence.grad != 0).all()
 
 
 def test_an_unknown_thing_is_no_mistake_where_not_all_are_known():
@@ -126,20 +112,29 @@ def test_an_unknown_thing_is_no_mistake_where_not_all_are_known():
 
 
 def test_a_lesson_weighs_as_much_as_it_is_sure():
-    one, other = sets_at(FOUND, SAID, [0.0, 9.0]), sets_at(FOUND, SAID, [0.0, 0.0])
+    wrong = [[POSITIVE, NEGATIVE, POSITIVE], SAID[1]]
+    one, other = sets_at(FOUND, SAID, [0.0, 0.0]), sets_at(FOUND, wrong, [0.0, 0.0])
     both = PointSets(*(torch.cat([getattr(s, f.name) for s in (one, other)]) for f in fields(one)))
     losses = point_losses(both, scene(2), [lesson(sure=0.25), lesson(sure=0.75)])
-    expected = 0.25 * np.log1p(np.exp(-9)) + 0.75 * np.log(2)
-    assert losses.confidence.item() == pytest.approx(expected, rel=1e-4)
+    assert losses.classes.item() == pytest.approx(0.75 * 30 / 6, rel=1e-4)
+
+
+def test_verdicts_take_the_place_of_what_matching_says():
+    sets = sets_at(FOUND, SAID, [0.0, 0.0])
+    told = torch.zeros(1, 2, 3)
+    told[0, 0] = 1
+    said = torch.tensor([[[POSITIVE, IGNORED, IGNORED], [NEGATIVE] * 3]])
+    assert point_losses(sets, scene(), [lesson()], verdicts=(said, told)).classes.item() == pytest.approx(10)
 
 
 def test_lessons_nobody_believes_teach_nothing():
     losses = point_losses(sets_at(FOUND, SAID, [0.0, 0.0]), scene(), [lesson(sure=0.0)])
-    assert [getattr(losses, field.name).item() for field in fields(losses)] == [0] * 6
+    assert [getattr(losses, field.name).item() for field in fields(losses)] == [0] * 5
 
 
-def test_reading_is_taught_on_the_lessons_own_things():
+def test_confidence_is_taught_on_the_lessons_own_things():
     torch.manual_seed(0)
-    network = Judge(6)
-    first, second = (reading_loss(network, scene(), [lesson(meant)]) for meant in (0, 1))
+    network, (covers, known) = Judge(6), covers_of([lesson()], scene())
+    reading = read(scene(), covers, known)
+    first, second = (confidence_loss(network, reading, [meant]) for meant in (0, 1))
     assert np.exp(-first.item()) + np.exp(-second.item()) == pytest.approx(1, rel=1e-5)

@@ -6,8 +6,8 @@ import torch
 
 from ppt import rle
 from ppt.backbones.sam import ImageEmbedding, load_sam
-from ppt.points.generator import IGNORED, NEGATIVE, POSITIVE
-from ppt.points.through_sam import sam_labels
+from ppt.points.generator import IGNORED, POSITIVE, PointSets
+from ppt.points.through_sam import Asked, sam_loss, verdicts
 from ppt.types import PointSet
 
 HEIGHT, WIDTH = 90, 120
@@ -69,6 +69,66 @@ def test_an_ignored_point_leaves_no_trace_wherever_it_lies(sam, embedding):
     assert (xy.grad[1] == 0).all()
 
 
-def test_classes_become_sams_labels():
-    classes = torch.nn.functional.one_hot(torch.tensor([POSITIVE, NEGATIVE, IGNORED]), 3).float()
-    assert sam_labels(classes).tolist() == [1, 0, -1]
+def sets_at(xy: list[list[float]]) -> PointSets:
+    """One pair with one set, its points in [0, 1] of the image, the first positive."""
+    k = len(xy)
+    classes = torch.nn.functional.one_hot(torch.tensor([[[POSITIVE] + [IGNORED] * (k - 1)]]), 3).float()
+    return PointSets(
+        torch.tensor([[xy]], requires_grad=True),
+        classes,
+        *(torch.zeros(1, 1, k, 4), torch.zeros(1, 1, 4), torch.zeros(1, 1, dtype=torch.long)),
+        *(torch.zeros(1, 4), torch.zeros(1, 1)),
+    )
+
+
+def disc(sam, embedding) -> torch.Tensor:
+    rows, columns = sam.low_size(embedding)
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return (torch.hypot(x * WIDTH / columns - 80, y * HEIGHT / rows - 45) < 25).float()
+
+
+INSIDE, OUTSIDE = [80 / WIDTH, 45 / HEIGHT], [20 / WIDTH, 20 / HEIGHT]
+
+
+def test_a_point_that_gains_nothing_is_to_be_ignored(sam, embedding):
+    """The anchor alone has the disc already."""
+    asked = [Asked(0, 0, embedding, disc(sam, embedding))]
+    classes, told = verdicts(sam, sets_at([INSIDE, INSIDE, OUTSIDE]), asked)
+    assert classes.tolist() == [[[POSITIVE, IGNORED, IGNORED]]]
+    assert told.tolist() == [[[1, 1, 1]]]
+
+
+def test_a_point_that_sam_does_better_with_says_its_side(sam, embedding):
+    """Two discs are wanted; SAM's best mask of the first alone leaves out the second."""
+    image = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    y, x = np.indices((HEIGHT, WIDTH))
+    for centre in (25, 95):
+        image[np.hypot(x - centre, y - 45) < 20] = (210, 60, 50)
+    found = sam.embed(image)
+    both = ImageEmbedding(found.features.clone(), found.input_size, found.original_size)
+    rows, columns = sam.low_size(both)
+    low = torch.nn.functional.interpolate(
+        torch.from_numpy(image[None, None, ..., 0] > 100).float(), (rows, columns), mode="area"
+    )[0, 0]
+    left, right = [25 / WIDTH, 0.5], [95 / WIDTH, 0.5]
+    classes, _ = verdicts(sam, sets_at([left, right, OUTSIDE]), [Asked(0, 0, both, low)])
+    assert classes[0, 0, :2].tolist() == [POSITIVE, POSITIVE]
+
+
+def test_an_anchor_outside_of_its_thing_has_nothing_to_say(sam, embedding):
+    asked = [Asked(0, 0, embedding, disc(sam, embedding))]
+    classes, _ = verdicts(sam, sets_at([OUTSIDE, INSIDE]), asked)
+    assert classes.tolist() == [[[IGNORED, IGNORED]]]
+
+
+def test_sets_that_nobody_asked_are_not_told(sam):
+    _, told = verdicts(sam, sets_at([INSIDE, OUTSIDE]), [])
+    assert told.sum() == 0
+    assert sam_loss(sam, sets_at([INSIDE]), []).item() == 0
+
+
+def test_the_mask_loss_moves_the_points(sam, embedding):
+    """Those that are ignored too: they may become worth saying."""
+    sets = sets_at([INSIDE, OUTSIDE])
+    sam_loss(sam, sets, [Asked(0, 0, embedding, disc(sam, embedding))]).backward()
+    assert (sets.xy.grad.abs().sum(-1) > 0).all()
