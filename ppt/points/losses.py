@@ -82,7 +82,7 @@ def confidence_loss(judge: Judge, reading: Reading, meant: Sequence[int]) -> Flo
     """Cross-entropy of how sure the judge is of each thing; meant[i]: which of them sentence i means.
 
     Taught where all things are known, as it is a comparison, and on the things themselves: on what the sets
-    find it learns worse, and a search costs more than a hundred readings.
+    find it learns worse, and a search costs far more than a reading.
     """
     logits = judge(reading)
     return F.cross_entropy(logits.float(), torch.tensor(meant, device=logits.device))
