@@ -174,7 +174,7 @@ def _shard(
 
 def innermost(mask: Rle) -> PointSet:
     """One positive point on the pixel of a mask that is farthest from its border."""
-    depth = depth_inside(rle.decode(mask).astype(bool))
+    depth = depth_inside(rle.decode(mask))
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return PointSet(np.array([[x, y]], np.float32), np.array([1], np.int8), 1.0, ("oracle",))
 

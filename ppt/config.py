@@ -71,6 +71,7 @@ class GeneratorConfig(Section):
     sets: Count = 6
     points: Annotated[int, Field(ge=3)] = 6
     layers: Count = 1
+    judges: Count = 3
     positives: Count = 3  # target points in a thing
     negatives: Annotated[int, Field(ge=0)] = 3  # and around it
     negative: bool = True  # whether negatives are taught

@@ -72,7 +72,7 @@ class Pieces(Sequence[Piece]):
     def _read(self, index: int) -> Piece:
         row = self._rows[index]
         pixels = images.load(self._root, row["image"], self._policy, row["sha256"]).pixels
-        return Piece(pixels, decode(from_json(row["segmentation"])).astype(bool), row["text"])
+        return Piece(pixels, decode(from_json(row["segmentation"])), row["text"])
 
 
 def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:

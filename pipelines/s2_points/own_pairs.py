@@ -143,7 +143,7 @@ def _lessons(
             rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
             continue  # nothing to teach
         others = [j for j in range(len(masks)) if j != i and sure[j] > 0 and overlap[i, j] < 0.5]
-        things = [rle.decode(masks[j]).astype(bool) for j in (i, *others)]
+        things = [rle.decode(masks[j]) for j in (i, *others)]
         lesson = make_lesson(
             things,
             0,
@@ -190,7 +190,7 @@ def _mirrored_masks(
     flipped = np.ascontiguousarray(pixels[:, ::-1])
     maps = [
         RelevanceMap(
-            coverage(rle.decode(mask)[:, ::-1].astype(bool), e.relevance.values.shape),
+            coverage(rle.decode(mask)[:, ::-1], e.relevance.values.shape),
             mask.height,
             mask.width,
         )
@@ -201,7 +201,7 @@ def _mirrored_masks(
         for (*_, answer), found in zip(answered, maps, strict=True)
     ]
     again = ask(how.sam, lambda: how.sam.embed(flipped), prompts, maps, how.rules)
-    return [rle.encode(rle.decode(_chosen(a, record))[:, ::-1].astype(bool)) for a in again]
+    return [rle.encode(rle.decode(_chosen(a, record))[:, ::-1]) for a in again]
 
 
 def _mirrored(points: PointSet, width: int) -> PointSet:

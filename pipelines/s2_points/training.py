@@ -267,6 +267,7 @@ def _sizes(shop: Workshop) -> dict[str, Any]:
         "points": settings.points,
         "layers": settings.layers,
         "ignore": settings.ignore,
+        "judges": settings.judges,
     }
 
 

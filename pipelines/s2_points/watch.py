@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from tensorboardX import SummaryWriter
 
 from pipelines import stage
@@ -15,9 +14,9 @@ from pipelines.asking import example
 from pipelines.s2_points.own_pairs import held_out
 from ppt.config import Config
 from ppt.durable import write_atomic
-from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
-from ppt.points.scene import Example, collate
+from ppt.points.prompter import Prompter
+from ppt.points.scene import Example
 from ppt.report import preview
 from ppt.store import Artifact
 
@@ -28,7 +27,8 @@ class Watch:
     """Called after every step with its losses. The images are the first that may teach, referring first."""
 
     def __init__(self, config: Config, output: Path, folder: Path, network: PointGenerator) -> None:
-        self._every, self._folder, self._network = config.generator.save_every, folder, network
+        self._every, self._folder = config.generator.save_every, folder
+        self._prompter = Prompter(config.points, network)
         self._fixed = _fixed(config, output)
         self._board = SummaryWriter(str(folder / "tensorboard"), flush_secs=30)
 
@@ -41,12 +41,10 @@ class Watch:
             write_atomic(self._folder / f"points_{step + 1:06d}.png", preview.encode_png(sheet))
 
     def _tiles(self) -> tuple[list[np.ndarray], list[str]]:
-        device = next(self._network.parameters()).device
         tiles, captions = [], []
         for pixels, text, asked in self._fixed:
-            with torch.inference_mode():
-                [sets] = answers(self._network(collate([asked], device)), [asked])
-            tiles.append(preview.draw_points(pixels, sets[0].points) if sets else pixels)
+            [[surest, *_]] = self._prompter([asked])
+            tiles.append(preview.draw_points(pixels, surest.points))
             captions.append(text)
         return tiles, captions
 

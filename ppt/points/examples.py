@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from torch import Tensor
 
 from ppt.geometry import grid_to_pixels, pixels_to_grid
 from ppt.points.generator import IGNORED, POSITIVE, PointSets
@@ -12,13 +13,15 @@ from ppt.prompting import Prompt
 from ppt.types import PointSet, RelevanceMap
 
 
-def answers(sets: PointSets, examples: Sequence[Example]) -> list[list[Prompt]]:
+def answers(
+    sets: PointSets, confidence: Float[Tensor, "b s"], examples: Sequence[Example]
+) -> list[list[Prompt]]:
     """For each pair its sets of points in original pixels, each with its soft shape, the surest first.
 
-    A set's confidence is its share among the pair's sets, in [0, 1]. Ignored points are left out, and so are
-    sets without a positive one: a pair may have no set.
+    confidence: logits of the sets, to be compared; a set's is its share among the pair's, in [0, 1]. Ignored
+    points are left out; the anchor, which is positive, stays.
     """
-    shares = sets.confidence.softmax(-1).detach().float().cpu().numpy()
+    shares = confidence.softmax(-1).detach().float().cpu().numpy()
     where, what = sets.xy.detach().float().cpu().numpy(), sets.classes.argmax(-1).cpu().numpy()
     shapes = sets.shapes.detach().float().sigmoid().cpu().numpy()
     across = max(example.relevance.values.shape[1] for example in examples)  # padding lies right and below
@@ -29,10 +32,9 @@ def answers(sets: PointSets, examples: Sequence[Example]) -> list[list[Prompt]]:
         order = np.argsort(-shares[pair], kind="stable")
         prompts: list[Prompt] = []
         for s in order:
-            if (what[pair, s] == POSITIVE).any():
-                points = _points(to_pixels(where[pair, s], size), what[pair, s], float(shares[pair, s]))
-                shape = shapes[pair, s].reshape(-1, across)[:rows, :columns]
-                prompts.append(Prompt(points, RelevanceMap(np.ascontiguousarray(shape), *size)))
+            points = _points(to_pixels(where[pair, s], size), what[pair, s], float(shares[pair, s]))
+            shape = shapes[pair, s].reshape(-1, across)[:rows, :columns]
+            prompts.append(Prompt(points, RelevanceMap(np.ascontiguousarray(shape), *size)))
         found.append(prompts)
     return found
 

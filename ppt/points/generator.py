@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ppt.points.judge import Judge
+from ppt.points.judge import Panel
 from ppt.points.reading import read
 from ppt.points.scene import WORDS, Scene
 
@@ -32,6 +32,8 @@ APART = 5
 """Cells, each way, of the window in which an anchor is the strongest."""
 RELEVANT = 2.0
 """What full relevance adds to the logit of an anchor."""
+NEVER = -30.0
+"""Logit of a class that a point cannot be."""
 _NO_CELL = -20.0
 
 
@@ -41,8 +43,7 @@ class PointSets:
 
     xy in [0, 1] of the image; class logits (POSITIVE, NEGATIVE, IGNORED); looks, the share of each cell in
     each point, which sums to 1; shapes, logits of the cells that belong to the set's thing; anchors, the cell
-    from which each query started; middles, logits of the cells that are the middle of a thing; confidence
-    logits of the sets, to be compared.
+    from which each query started; middles, logits of the cells that are the middle of a thing.
     """
 
     xy: Float[Tensor, "b s k 2"]
@@ -51,14 +52,14 @@ class PointSets:
     shapes: Float[Tensor, "b s n"]
     anchors: Int[Tensor, "b s"]
     middles: Float[Tensor, "b n"]
-    confidence: Float[Tensor, "b s"]
 
 
 class PointGenerator(nn.Module):
     """`Scene` -> `PointSets`.
 
     dimension: of CLIP's joint space. sets, points: s and k. layers: of the cells' reading, and of the
-    queries'. ignore: whether a point may be IGNORED. 0.8 M parameters at the defaults and 256 dimensions.
+    queries'. ignore: whether a point may be IGNORED. judges: of the panel. 1.0 M parameters at the defaults
+    and 256 dimensions.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class PointGenerator(nn.Module):
         layers: int = 1,
         heads: int = 4,
         ignore: bool = True,
+        judges: int = 3,
     ) -> None:
         super().__init__()
         self.sets, self.points, self.ignore = sets, points, ignore
@@ -87,7 +89,7 @@ class PointGenerator(nn.Module):
         self.form, self.shape = nn.Linear(width, width), nn.Linear(width, width + 2)
         self.where, self.look = nn.Linear(width, width // 2), nn.Linear(width, (points - 1) * (width // 2))
         self.classes = nn.Sequential(nn.Linear(2 * width + 4, width), nn.GELU(), nn.Linear(width, 3))
-        self.judge = Judge(dimension)
+        self.judge = Panel(dimension, judges)
 
     def forward(self, scene: Scene) -> PointSets:
         """The sets of every pair; padding changes nothing."""
@@ -106,10 +108,14 @@ class PointGenerator(nn.Module):
         looks = torch.cat([F.one_hot(anchors, has.shape[1]).to(looks.dtype)[:, :, None], looks], 2)
         points = torch.einsum("bskn,bnd->bskd", looks, xy)
         classes = self._classes(queries, cells, looks, points - at[:, :, None], shapes)
-        found = shapes.detach().sigmoid()
-        there = torch.ones(found.shape[:2], dtype=torch.bool, device=found.device)
-        confidence = self.judge(read(scene, found, there))
-        return PointSets(points, classes, looks, shapes, anchors, middles, confidence)
+        return PointSets(points, classes, looks, shapes, anchors, middles)
+
+    def confidence(self, scene: Scene, things: Float[Tensor, "b s n"]) -> Float[Tensor, "b s"]:
+        """Logits, to be compared: which of the things each sentence means. things: the share of each cell
+        that each covers, in [0, 1]; the sets' shapes, or what SAM made of them.
+        """
+        there = torch.ones(things.shape[:2], dtype=torch.bool, device=things.device)
+        return self.judge(read(scene, things, there))
 
     def _read(
         self, scene: Scene, words: Tensor, no_word: Tensor
@@ -169,16 +175,17 @@ class PointGenerator(nn.Module):
         self, queries: Tensor, cells: Tensor, looks: Tensor, away: Tensor, shapes: Tensor
     ) -> Float[Tensor, "b s k 3"]:
         """Of each point by where it came to lie: what is seen there, how far from the anchor, how much of
-        the shape.
+        the shape. The anchor is positive: whether its thing is meant is the judge's to say.
         """
         seen = torch.einsum("bskn,bnw->bskw", looks, cells)
         within = torch.einsum("bskn,bsn->bsk", looks, shapes.detach().sigmoid())[..., None]
         blur = looks.square().sum(-1, keepdim=True)
         whole = queries[:, :, None].expand(-1, -1, self.points, -1)
         classes = self.classes(torch.cat([whole, seen, away, within, blur], -1))
-        if self.ignore:
-            return classes
-        return classes.index_fill(-1, torch.tensor([IGNORED], device=classes.device), -30.0)
+        never = torch.zeros(self.points, 3, dtype=torch.bool, device=classes.device)
+        never[0, [NEGATIVE, IGNORED]] = True  # the anchor
+        never[:, IGNORED] |= not self.ignore
+        return classes.masked_fill(never, NEVER)
 
 
 class _Place(nn.Module):

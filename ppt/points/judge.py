@@ -9,6 +9,8 @@ adds the rest. The design is ours: of PPT (Dai & Yang, CVPR 2024) no more is kno
 confidence.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +26,31 @@ teach the judge have.
 """
 
 
+class Panel(nn.Module):
+    """Several judges that begin differently and are taught alike: `Reading` -> the mean of their log-shares.
+
+    They err differently, so that their mean errs less (deep ensembles, Lakshminarayanan et al., NeurIPS
+    2017). common: what the words' vectors have in common, which says nothing and is taken away.
+    """
+
+    common: Float[Tensor, " d"]
+
+    def __init__(self, dimension: int, judges: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("common", torch.zeros(dimension))
+        self.judges = nn.ModuleList([Judge(dimension) for _ in range(judges)])
+
+    def each(self, reading: Reading) -> Float[Tensor, "j b s"]:
+        """The log-shares of every judge; padding has about -1e4."""
+        words = (reading.words - self.common) * reading.has_word[..., None]
+        reading = replace(reading, words=words)
+        return torch.stack([judge(reading) for judge in self.judges]).log_softmax(-1)
+
+    def forward(self, reading: Reading) -> Float[Tensor, "b s"]:
+        """Logits to be compared: which thing the sentence means."""
+        return self.each(reading).mean(0)
+
+
 class Judge(nn.Module):
     """`Reading` -> logits to be compared: which thing the sentence means.
 
@@ -31,13 +58,10 @@ class Judge(nn.Module):
     place are learned and not the names of the things that taught them.
     """
 
-    common: Float[Tensor, " d"]
-
     def __init__(
         self, dimension: int, width: int = 64, identity: int = 32, layers: int = 2, heads: int = 4
     ) -> None:
         super().__init__()
-        self.register_buffer("common", torch.zeros(dimension))
         self.describe = nn.Sequential(
             nn.Linear(DESCRIPTION + COMPARISONS, width), nn.GELU(), nn.Linear(width, width)
         )
@@ -52,7 +76,7 @@ class Judge(nn.Module):
     def forward(self, reading: Reading) -> Float[Tensor, "b s"]:
         """Padding has the logit -1e4."""
         there, has_word = reading.there, reading.has_word
-        words = 3 * (reading.words - self.common) * has_word[..., None]
+        words = 3 * reading.words
         share = self.weigh(words)[..., 0].masked_fill(~has_word, -torch.inf).softmax(-1)
         wanted = self.wanted(torch.einsum("bt,btd->bd", share, words))
         x = self.describe(torch.cat([reading.alone, 4 * reading.compared], -1))

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ppt.points.generator import IGNORED, POSITIVE, PointSets
-from ppt.points.judge import Judge
+from ppt.points.judge import Panel
 from ppt.points.lessons import Lesson
 from ppt.points.matching import match_points, match_things
 from ppt.points.reading import Reading
@@ -31,7 +31,8 @@ class Losses:
 
     middle: focal, of the cells that are the middle of a thing. shape: cross-entropy and Dice of the matched
     sets' shapes. distance: L1 in image sides of the points matched to a target. look: cross-entropy of their
-    attention with the target, blurred. classes: cross-entropy of all points of the matched sets.
+    attention with the target, blurred. classes: cross-entropy of the points of the matched sets. An anchor
+    is where it is, and positive: of look and classes it is no part.
     """
 
     middle: Float[Tensor, ""]
@@ -67,25 +68,25 @@ def point_losses(
     wrong = F.cross_entropy(sets.classes.float().flatten(0, 2), wanted_class.flatten(), reduction="none")
     blurred = _blurred(wanted_xy, xy, has)
     missed = -(blurred * (sets.looks + 1e-8).log()).sum(-1)
-    placed_looks = placed.clone()
-    placed_looks[:, :, 0] = 0  # the anchor looks at one cell
+    chosen = torch.arange(sets.xy.shape[2], device=device) > 0  # the anchor is where it is, and positive
     return Losses(
         _middle(sets.middles, lessons, covers, known, xy, has, sure),
         _mean(_shape(sets.shapes, wanted_shape, has), matched),
-        _mean(off, placed),
-        _mean(missed, placed_looks),
-        _mean(wrong.view_as(told), told),
+        _mean(off, placed * chosen),
+        _mean(missed, placed * chosen),
+        _mean(wrong.view_as(told), told * chosen),
     )
 
 
-def confidence_loss(judge: Judge, reading: Reading, meant: Sequence[int]) -> Float[Tensor, ""]:
-    """Cross-entropy of how sure the judge is of each thing; meant[i]: which of them sentence i means.
+def confidence_loss(panel: Panel, reading: Reading, meant: Sequence[int]) -> Float[Tensor, ""]:
+    """Cross-entropy of how sure the judges are of each thing, summed over them; meant[i]: which thing
+    sentence i means.
 
     Taught where all things are known, as it is a comparison, and on the things themselves: on what the sets
     find it learns worse, and a search costs far more than a reading.
     """
-    logits = judge(reading)
-    return F.cross_entropy(logits.float(), torch.tensor(meant, device=logits.device))
+    shares = panel.each(reading).float()
+    return -shares[:, torch.arange(len(meant)), list(meant)].mean(1).sum()
 
 
 def covers_of(lessons: Sequence[Lesson], scene: Scene) -> tuple[Float[Tensor, "b t n"], Bool[Tensor, "b t"]]:

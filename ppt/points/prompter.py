@@ -11,7 +11,6 @@ from ppt.config import PointsConfig
 from ppt.points import from_maps
 from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
-from ppt.points.reading import read
 from ppt.points.scene import Example, collate
 from ppt.prompting import Look, Prompt
 from ppt.types import PointSet, RelevanceMap
@@ -28,9 +27,11 @@ class Prompter:
         """At least one prompt for each sentence of an image, the surest first; empty without evidence."""
         if self.generator is None:
             return [[Prompt(from_map(e.relevance, self.config), e.relevance)] for e in examples]
+        scene = collate(examples, self._device())
         with torch.inference_mode():
-            found = self.generator(collate(examples, self._device()))
-        return [self._asked(*asked) for asked in zip(examples, answers(found, examples), strict=True)]
+            found = self.generator(scene)
+            sure = self.generator.confidence(scene, found.shapes.sigmoid())
+        return [self._asked(*asked) for asked in zip(examples, answers(found, sure, examples), strict=True)]
 
     def look(self, examples: Sequence[Example]) -> Look | None:
         """How sure the generator is of things that were found for a sentence of these; None without one."""
@@ -41,9 +42,8 @@ class Prompter:
         def judged(sentence: int, covers: Float32[np.ndarray, "s gh gw"]) -> list[float]:
             scene = collate([examples[sentence]], self._device())
             things = torch.from_numpy(covers).flatten(1)[None].to(self._device())
-            there = torch.ones_like(things[..., 0], dtype=torch.bool)
             with torch.inference_mode():
-                return generator.judge(read(scene, things, there)).softmax(-1)[0].tolist()
+                return generator.confidence(scene, things).softmax(-1)[0].tolist()
 
         return judged
 
@@ -54,9 +54,7 @@ class Prompter:
     def _asked(self, example: Example, prompts: list[Prompt]) -> list[Prompt]:
         if example.relevance.normalised() is None:
             return [Prompt(from_maps.no_points(), example.relevance)]
-        return prompts[: self.config.sets] or [
-            Prompt(from_maps.no_points("no_positive_point"), example.relevance)
-        ]
+        return prompts[: self.config.sets]
 
 
 def from_map(relevance: RelevanceMap, config: PointsConfig) -> PointSet:

@@ -85,10 +85,12 @@ def verdicts(
 ) -> tuple[Int64[Tensor, "b s k"], Float[Tensor, "b s k"]]:
     """The class that each point of the sets asked should say, and 1 where that is known.
 
-    The first point, the anchor, is POSITIVE inside the wanted mask; another says its side, inside or outside,
-    if the best of SAM's masks gains WORTH by it. Without `negative` a point outside never does.
+    A point says its side, inside or outside, if the best of SAM's masks gains WORTH by it over the anchor
+    alone, and never if the anchor lies outside. The anchor is POSITIVE. Without `negative` no point outside
+    says so.
     """
     classes = torch.full(sets.xy.shape[:3], IGNORED, device=sets.xy.device)
+    classes[:, :, 0] = POSITIVE
     told = torch.zeros(sets.xy.shape[:3], device=sets.xy.device)
     for one in asked:
         xy = sets.xy[one.pair, one.best].float().cpu().numpy()

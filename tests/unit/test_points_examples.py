@@ -55,18 +55,19 @@ def sets() -> PointSets:
     classes = torch.full((1, 3, 2, 3), -5.0)
     classes[0, :, 0, POSITIVE] = 5
     classes[0, 0, 1, NEGATIVE] = classes[0, 1, 1, IGNORED] = classes[0, 2, 1, POSITIVE] = 5
-    silent = torch.full((1, 1, 2, 3), 0.0)
-    silent[..., NEGATIVE] = 1  # a set of negatives alone
-    xy = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).expand(1, 4, 2, 2)
-    shapes = torch.arange(4 * 12).view(1, 4, 12) / 12.0
-    rest = torch.zeros(1, 4, 2, 12), shapes, torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 12)
-    return PointSets(xy, torch.cat([classes, silent], 1), *rest, torch.tensor([[0.0, 2.0, 1.0, 3.0]]))
+    xy = torch.tensor([[0.0, 0.0], [1.0, 1.0]]).expand(1, 3, 2, 2)
+    shapes = torch.arange(3 * 12).view(1, 3, 12) / 12.0
+    rest = torch.zeros(1, 3, 2, 12), shapes, torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 12)
+    return PointSets(xy, classes, *rest)
+
+
+SURE = torch.tensor([[0.0, 2.0, 1.0]])
 
 
 def test_the_surest_set_comes_first():
-    [found] = answers(sets(), [example(3, 4, 1)])
+    [found] = answers(sets(), SURE, [example(3, 4, 1)])
     assert [prompt.points.labels.tolist() for prompt in found] == [[1], [1, 1], [1, 0]]
-    shares = np.exp([2, 1, 0]) / np.exp([3, 2, 1, 0]).sum()
+    shares = np.exp([2, 1, 0]) / np.exp([2, 1, 0]).sum()
     np.testing.assert_allclose([prompt.points.confidence for prompt in found], shares, rtol=1e-5)
     np.testing.assert_allclose(found[1].points.xy, [[-0.5, -0.5], [79.5, 59.5]])
     assert found[0].points.reasons == ("generator",)
@@ -76,6 +77,7 @@ def test_a_set_comes_with_its_shape_on_the_images_own_grid():
     padded = sets()
     [found, _] = answers(
         PointSets(*(torch.cat([getattr(padded, f.name)] * 2) for f in fields(padded))),
+        SURE.expand(2, -1),
         [example(2, 3, 1), example(3, 4, 1)],
     )
     expected = torch.sigmoid(torch.arange(12, 24).view(3, 4)[:2, :3] / 12.0)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from ppt.points.generator import APART, IGNORED, PointGenerator
+from ppt.points.generator import APART, IGNORED, POSITIVE, PointGenerator
 from ppt.points.scene import Scene
 
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
@@ -39,14 +39,15 @@ def scene(pairs=2, rows=6, columns=8, words=5) -> Scene:
 @torch.no_grad()
 def answer(generator, asked):
     found = generator(asked)
-    return found.xy, found.classes, found.confidence
+    return found.xy, found.classes, generator.confidence(asked, found.shapes.sigmoid())
 
 
 def test_shapes_and_ranges(generator):
-    found = generator(scene())
+    asked = scene()
+    found = generator(asked)
     assert found.xy.shape == (2, 3, 5, 2)
     assert found.classes.shape == (2, 3, 5, 3)
-    assert found.confidence.shape == (2, 3)
+    assert generator.confidence(asked, found.shapes.sigmoid()).shape == (2, 3)
     assert found.shapes.shape == (2, 3, 48)
     assert found.middles.shape == (2, 48)
     torch.testing.assert_close(found.looks.sum(-1), torch.ones(2, 3, 5))
@@ -101,16 +102,12 @@ def test_a_pair_is_answered_the_same_in_any_company_and_order(generator):
 def test_what_it_reads_matters_to_points_and_confidence(generator, part):
     asked = scene(1)
     values = getattr(asked, part).clone().requires_grad_()
-    found = generator(replace(asked, **{part: values}))
-    for out in (found.xy, found.classes, found.confidence):
+    changed = replace(asked, **{part: values})
+    found = generator(changed)
+    confidence = generator.confidence(changed, found.shapes.detach().sigmoid())
+    for out in (found.xy, found.classes, confidence):
         (gradient,) = torch.autograd.grad(out.square().sum(), values, retain_graph=True)
         assert gradient.abs().sum() > 0
-
-
-def test_confidence_teaches_no_points(generator):
-    """Which is meant is judged of what was found; finding is taught by itself."""
-    found = generator(scene(1))
-    assert torch.autograd.grad(found.confidence.sum(), generator.look.weight, allow_unused=True) == (None,)
 
 
 def test_without_ignoring_every_point_is_something():
@@ -118,7 +115,12 @@ def test_without_ignoring_every_point_is_something():
     assert (new(ignore=False)(asked).classes.argmax(-1) != IGNORED).all()
 
 
+def test_the_anchor_is_positive(generator):
+    assert (generator(scene(4)).classes[:, :, 0].argmax(-1) == POSITIVE).all()
+
+
 def test_an_image_of_fewer_cells_than_sets_has_its_sets(generator):
-    found = generator(scene(1, rows=1, columns=2))
+    asked = scene(1, rows=1, columns=2)
+    found = generator(asked)
     assert found.xy.shape == (1, 3, 5, 2)
-    assert torch.isfinite(found.confidence).all()
+    assert torch.isfinite(generator.confidence(asked, found.shapes.sigmoid())).all()

@@ -1,12 +1,14 @@
 """The judge: what it must not care about, and that words of place can be learned by it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from ppt.points import reading as reading_module
-from ppt.points.judge import Judge
+from ppt.points.judge import Judge, Panel
 from ppt.points.reading import Reading, packed, read, unpacked
 from ppt.points.scene import Example, Scene, collate, names_mixed, words_of
 from ppt.types import DenseFeatures, RelevanceMap
@@ -108,6 +110,23 @@ def test_a_reading_comes_back_from_the_store():
     assert isinstance(again, Reading)
     assert (again.there == reading.there).all()
     assert (again.has_word == reading.has_word).all()
+
+
+def test_a_panel_says_the_mean_of_what_its_judges_say():
+    torch.manual_seed(0)
+    panel, reading = Panel(DIMENSION, judges=2), read(*asked([TWO]))
+    one, other = (judge(reading).softmax(-1) for judge in panel.judges)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(panel(reading), (one * other).sqrt().log())
+
+
+def test_what_all_words_have_in_common_says_nothing():
+    torch.manual_seed(0)
+    panel, reading = Panel(DIMENSION), read(*asked([TWO]))
+    before = panel(reading)
+    shared = torch.randn(DIMENSION)
+    panel.common.add_(shared)
+    torch.testing.assert_close(panel(replace(reading, words=reading.words + shared)), before)
 
 
 def test_one_thing_has_no_rivals():

@@ -52,10 +52,10 @@ def test_no_evidence_beside_evidence_harms_nobody(prompter):
     assert len(nothing) == 1
 
 
-def test_a_generator_that_names_no_positive_point_has_said_so():
+def test_a_generator_that_would_ignore_every_point_asks_its_anchors():
     torch.manual_seed(0)
     network = PointGenerator(dimension=5, width=16, sets=3, points=4).eval()
     torch.nn.init.zeros_(network.classes[-1].weight)
     network.classes[-1].bias.data = torch.tensor([0.0, 0, 1])
     [prompts] = Prompter(PointsConfig(method="generator"), network)([example(SOME)])
-    assert [prompt.points.reasons for prompt in prompts] == [("no_positive_point",)]
+    assert [prompt.points.labels.tolist() for prompt in prompts] == [[1]] * 3
