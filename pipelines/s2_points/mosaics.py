@@ -18,6 +18,7 @@ import numpy as np
 
 from pipelines import stage
 from pipelines.asking import read_example
+from pipelines.doors import open_clip_door, open_sam_door
 from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
@@ -93,13 +94,25 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamMo
     names = [f"mosaic{i:06d}" for i in range(config.generator.mosaics)]
     size = config.shard_size
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
-    pieces = Pieces(rows, stage.images_root(config, output), stage.image_policy(config))
+    here = (clip, sam) if config.workers == 0 else None
     with begin(output / STAGE / NAME, manifest, plan) as writer:
-        make_context = functools.partial(Context, clip, sam, config, pieces)
+        make_context = functools.partial(_context, config, output, rows, here)
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
         if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, pieces, config)
+            _preview(artifact, _pieces(config, output, rows), config)
     return artifact
+
+
+def _context(
+    config: Config, output: Path, rows: Sequence[dict[str, Any]], models: tuple[Clip, SamModel] | None
+) -> Context:
+    """The context of one process; loads the models unless they are given."""
+    clip, sam = models or (open_clip_door(config), open_sam_door(config))
+    return Context(clip, sam, config, _pieces(config, output, rows))
+
+
+def _pieces(config: Config, output: Path, rows: Sequence[dict[str, Any]]) -> Pieces:
+    return Pieces(rows, stage.images_root(config, output), stage.image_policy(config))
 
 
 def best(lessons: Artifact, share: float) -> dict[str, dict[str, Any]]:

@@ -38,16 +38,23 @@ PREVIEWED = 6
 
 
 @dataclass(frozen=True)
-class Context:
-    """What one process keeps: how SAM is asked, and which pairs may teach."""
+class Teaching:
+    """Which pairs teach: those of one source, less those about images that are held out, by content."""
 
-    asking: Asking
-    config: Config
     source: Source
     held_out: frozenset[str]
 
     def teaches(self, record: Record) -> bool:
         return record.pair.source == self.source and record.sha256 not in self.held_out
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: how SAM is asked, and which pairs teach."""
+
+    asking: Asking
+    config: Config
+    teaching: Teaching
 
 
 def held_out(config: Config, records: Artifact) -> frozenset[str]:
@@ -82,15 +89,15 @@ def make(
         weights={"sam": sam.weights_sha256, "teacher": teacher},
         seed=config.seed,
     )
-    held = held_out(config, records)
-    make_context = functools.partial(_context, config, output, prompter, source, held, sam)
-    context = make_context()
+    teaching = Teaching(source, held_out(config, records))
+    own_sam = sam if config.workers == 0 else None
+    make_context = functools.partial(_context, config, output, prompter, teaching, own_sam)
     there = {key: {row["id"] for row in relevance.rows(key)} for key in relevance.keys}
     plan = {
         key: [
             r["id"]
             for r in records.rows(key)
-            if r["id"] in there[key] and context.teaches(Record.from_json(r))
+            if r["id"] in there[key] and teaching.teaches(Record.from_json(r))
         ]
         for key in there
     }
@@ -102,9 +109,9 @@ def make(
 
 
 def _context(
-    config: Config, output: Path, prompter: Prompter, source: Source, held: frozenset[str], sam: SamModel
+    config: Config, output: Path, prompter: Prompter, teaching: Teaching, sam: SamModel | None
 ) -> Context:
-    return Context(asking(config, output, prompter, sam), config, source, held)
+    return Context(asking(config, output, prompter, sam), config, teaching)
 
 
 def shard_of_lessons(context: Context, shard: Shard) -> None:
@@ -112,7 +119,7 @@ def shard_of_lessons(context: Context, shard: Shard) -> None:
     tensors = context.asking.relevance.tensors(shard.key)
     rows, failures = [], []
     covers: dict[str, np.ndarray] = {}
-    for answered, failed in context.asking.answers(STAGE, shard.key, context.teaches):
+    for answered, failed in context.asking.answers(STAGE, shard.key, context.teaching.teaches):
         failures += failed
         if answered:
             vectors = np.stack([tensors[f"text/{r.pair.id}"].astype(np.float32) for r, *_ in answered])
@@ -137,7 +144,7 @@ def _lessons(
     rows: list[dict[str, Any]] = []
     for i, (record, example, answer) in enumerate(answered):
         id = record.pair.id
-        row = {"id": id, "features": record.sha256, "covers": id, "kind": context.source}
+        row = {"id": id, "features": record.sha256, "covers": id, "kind": context.teaching.source}
         row |= {"height": record.height, "width": record.width, "confidence": round(float(sure[i]), 6)}
         if sure[i] == 0 or answer.chosen is None:
             rows.append({**row, "segmentation": None, "things": [], "sure": 0.0, "confidence": 0.0})
@@ -150,7 +157,7 @@ def _lessons(
             example.relevance,
             settings.positives,
             settings.negatives,
-            context.source == "object_centric",
+            context.teaching.source == "object_centric",
             float(sure[i]),
         )
         covers[f"covers/{id}"] = stored(lesson.covers)

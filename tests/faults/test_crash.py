@@ -4,12 +4,16 @@ bytes.
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
+from fixtures.pictures import picture, write_rows
 from fixtures.processes import ENVIRONMENT, RUNNER, Forks, snapshot
+from fixtures.walk import SMALL
+from PIL import Image
 
 STEPS = ("after_tmp", "after_fsync", "after_rename")
 KILLS = 15
@@ -106,3 +110,28 @@ def test_workers_write_the_same_bytes_and_their_deaths_lose_nothing(command, und
     whole = subprocess.run(pooled, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert differing(output, undisturbed) == []
+
+
+def test_workers_make_the_same_lessons_and_mosaics(forks, tmp_path):
+    """And so the same generator."""
+    folder, pairs = tmp_path / "pictures", []
+    folder.mkdir()
+    scenes = {"one": {"left": "red"}, "two": {"right": "blue"}, "both": {"left": "red", "right": "blue"}}
+    for name, discs in scenes.items():
+        Image.fromarray(picture(discs)).save(folder / f"{name}.png")
+        source = "object_centric" if len(discs) == 1 else "referring"
+        pairs += [
+            {"image": f"{name}.png", "text": f"the {colour} disc", "source": source}
+            for colour in discs.values()
+        ]
+    write_rows(folder / "pairs.jsonl", pairs)
+    small = [word for change in (*SMALL, "shard_size=1") for word in ("--set", change)]
+    command = ["run", "custom", "--pairs", folder / "pairs.jsonl", *small, "--output"]
+    alone = forks.run(tmp_path / "log", *command, tmp_path / "alone" / "run")
+    assert alone.code == 0, alone.printed
+    pooled = [*RUNNER, *map(str, command), str(tmp_path / "run"), "--set", "workers=2"]
+    ended = subprocess.run(pooled, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for run in (tmp_path / "run", tmp_path / "alone" / "run"):
+        shutil.rmtree(run / "points" / "training" / "tensorboard")  # holds times
+    assert differing(tmp_path / "run", snapshot(tmp_path / "alone" / "run")) == []
