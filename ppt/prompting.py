@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float, Float32
 from ppt import rle
 from ppt.types import ImageEmbedding, MaskCandidates, PointSet, PromptableModel, RelevanceMap
 
+SAME = 0.5
+"""IoU above which two masks show one thing."""
 ChoiceRule = Literal["agreement", "predicted_iou"]
 Look = Callable[[int, Float32[np.ndarray, "s gh gw"]], Sequence[float]]
 """(number of the sentence, what the best candidate of each set covers of CLIP's grid) -> how sure, each."""
@@ -79,6 +81,23 @@ class Answer:
     def chosen(self) -> rle.Rle | None:
         """The chosen mask."""
         return None if self.choice.index is None else self.candidates.rles[self.choice.index]
+
+    @property
+    def sureness(self) -> float:
+        """How sure the chosen mask is, in [0, 1]; 0 where none was chosen.
+
+        The shares of all sets that found what it shows, with some candidate of IoU above SAME: sets that
+        found one thing share what it has.
+        """
+        if self.choice.index is None:
+            return 0.0
+        chosen = self.candidates.rles[self.choice.index]
+        same = {
+            s
+            for s, mask in zip(self.of_set, self.candidates.rles, strict=True)
+            if rle.iou(mask, chosen) > SAME
+        }
+        return min(1.0, sum(self.sure[s] for s in sorted(same)))
 
     @property
     def points(self) -> PointSet:

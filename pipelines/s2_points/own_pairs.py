@@ -179,13 +179,13 @@ def _confidence(
 
 def _witnesses(answer: Answer) -> tuple[float, float, float, float]:
     """Of the chosen mask: SAM's predicted IoU and stability, the fit with the map that its points came from,
-    and how sure its set of points is; 0 where nothing was chosen.
+    and how sure it is among what the sets found; 0 where nothing was chosen.
     """
     index = answer.choice.index
     if index is None:
         return 0.0, 0.0, 0.0, 0.0
-    found, sure = answer.candidates, answer.sure[answer.of_set[index]]
-    return found.predicted_iou[index], found.stability[index], answer.judged[index].fit, sure
+    found = answer.candidates
+    return found.predicted_iou[index], found.stability[index], answer.judged[index].fit, answer.sureness
 
 
 def _mirrored_masks(

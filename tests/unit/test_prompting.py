@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ppt import rle
-from ppt.prompting import Prompt, Rules, ask, choose, coverage, judge
+from ppt.prompting import Answer, Choice, Prompt, Rules, ask, choose, coverage, judge
 from ppt.types import MaskCandidates, PointSet, RelevanceMap
 
 SIDE = 40
@@ -183,6 +185,15 @@ def test_how_sure_is_asked_again_of_what_sam_made():
 def test_how_sure_a_set_is_weighs_against_agreement(sureness, expected):
     found = candidates(box(0, 0, 40, 30), box(0, 0, 40, 20))
     assert choose(found, judge(found, left_half_map()), RULES, sureness).index == expected
+
+
+def test_a_thing_that_two_sets_found_is_as_sure_as_both():
+    found = candidates(box(0, 0, 40, 20), box(0, 0, 40, 40), box(0, 0, 38, 20), box(0, 20, 40, 40))
+    sets, sure, of_set = (points(1), points(1), points(1)), (0.4, 0.25, 0.35), (0, 0, 1, 2)
+    answer = Answer(sets, sure, of_set, found, (), Choice(2, ()))
+    assert answer.sureness == pytest.approx(0.65)
+    assert replace(answer, choice=Choice(3, ())).sureness == pytest.approx(0.35)
+    assert replace(answer, choice=Choice(None, ())).sureness == 0
 
 
 def test_without_a_positive_point_the_image_is_not_looked_at():
