@@ -21,9 +21,9 @@ from ppt.types import PointSet, RelevanceMap
 NO_EVIDENCE = "no_evidence"
 
 
-def no_points(reason: str = NO_EVIDENCE) -> PointSet:
-    """The empty set of points, with why."""
-    return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, (reason,))
+def no_points() -> PointSet:
+    """The empty set of points: the map is no evidence."""
+    return PointSet(np.zeros((0, 2), np.float32), np.zeros(0, np.int8), 0.0, (NO_EVIDENCE,))
 
 
 def peak_points(relevance: RelevanceMap) -> PointSet:

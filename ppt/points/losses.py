@@ -32,7 +32,7 @@ class Losses:
     middle: focal, of the cells that are the middle of a thing. shape: cross-entropy and Dice of the matched
     sets' shapes. distance: L1 in image sides of the points matched to a target. look: cross-entropy of their
     attention with the target, blurred. classes: cross-entropy of the points of the matched sets. An anchor
-    is where it is, and positive: of look and classes it is no part.
+    is where it is, and positive: it is no part of distance, look and classes.
     """
 
     middle: Float[Tensor, ""]

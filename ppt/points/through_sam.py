@@ -99,11 +99,9 @@ def verdicts(
         inside = _at(wanted, xy)
         if not inside[0]:
             continue
-        worth = _worth(sam, one.embedding, xy, inside, wanted)
-        worth[0] = True
-        worth &= inside | negative
+        worth = _worth(sam, one.embedding, xy, inside, wanted) & (inside | negative)
         said = np.where(worth, np.where(inside, POSITIVE, NEGATIVE), IGNORED)
-        classes[one.pair, one.best] = torch.from_numpy(said).to(classes)
+        classes[one.pair, one.best, 1:] = torch.from_numpy(said[1:]).to(classes)
     return classes, told
 
 

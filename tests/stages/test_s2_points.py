@@ -162,7 +162,7 @@ def test_a_round_that_finds_nothing_leaves_the_pseudo_masks_before_it(
         def __call__(self, examples):
             if self.generator is None:
                 return super().__call__(examples)
-            return [[Prompt(no_points("nothing to say"), e.relevance)] for e in examples]
+            return [[Prompt(no_points(), e.relevance)] for e in examples]
 
     monkeypatch.setattr(training, "Prompter", Silent)
     walk(settings(pictures, *SMALL), output, "points")
