@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ppt.backbones import clip_dense
 from ppt.backbones import weights as checkpoints
+from ppt.backbones.clip_towers import ResnetTower, Towers, VitTower
 from ppt.backbones.image import checked_rgb
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
@@ -134,6 +135,16 @@ class Clip:
         """The image's one vector by open_clip's own preprocessing and `encode_image`; L2 norm 1."""
         pixels = self._squash(Image.fromarray(checked_rgb(image)))
         return self._model.encode_image(pixels[None].to(self._device), normalize=True)[0].cpu().numpy()
+
+    def towers(self) -> Towers:
+        """Both towers in stages, for what is to be learned between them; they share this model's weights."""
+        visual = self._model.visual
+        image = ResnetTower(visual) if isinstance(visual, ModifiedResNet) else VitTower(visual)
+        return Towers(self._model, image)
+
+    def tokens(self, texts: list[str]) -> Int[Tensor, "n context"]:
+        """Token ids of sentences, cut to the context, padded behind the end."""
+        return self._tokenizer(texts).to(self._device)
 
     def encode_texts(self, texts: list[str]) -> tuple[Float32[np.ndarray, "n d"], list[bool]]:
         """Vectors of sentences, (n, d) float32 of L2 norm 1, and whether each was cut to fit the context."""

@@ -55,6 +55,11 @@ def resnet_cells(visual: Any, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor,
     cells = visual.stem(pixels)
     for layer in (visual.layer1, visual.layer2, visual.layer3):
         cells = layer(cells)
+    return resnet_last_layer(visual, cells)
+
+
+def resnet_last_layer(visual: Any, cells: Float[Tensor, "b k gh gw"]) -> Float[Tensor, "b c gh gw"]:
+    """A ResNet's fourth layer on the third one's grid: its pooling left out, later convolutions dilated."""
     first, *rest = visual.layer4
     shortcut = cells
     for module in first.downsample:

@@ -1,0 +1,134 @@
+"""The whole segmenter: frozen towers, what is learned between and behind them, and which parts those are.
+
+    segmenter = Segmenter(clip.towers(), Design())
+    seen = segmenter(pixels, tokens)         # logits (b, 1, h, w)
+
+The towers stay CLIP's: parameters, state and modes of a segmenter are those of what is learned.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ppt.backbones.clip_towers import STAGES, Towers, Words
+from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
+from ppt.segmenter.decoders import Decoder, Dynamic, Query
+from ppt.segmenter.fusion import Feedback, HumanLikeAttention
+from ppt.segmenter.necks import Gather, Neck
+
+
+@dataclass(frozen=True)
+class Design:
+    """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none."""
+
+    adapter: Adapter = "bridger"
+    neck: Neck = "rca"
+    rounds: int = 2
+    feedback: Feedback = "add"
+    decoder: Decoder = "query"
+    width: int = 256
+    adapter_width: int = 64
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        if self.width % 16 or self.adapter_width % 4:
+            raise ValueError(
+                "a segmenter's width must be a multiple of 16 and its adapters' of 4, got "
+                f"{self.width} and {self.adapter_width}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The arguments that make it again."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a segmenter makes of b images, each with a sentence.
+
+    logits: of the mask, on the grid of `pixels`. pixels: what the mask was read from. taps: of CLIP; levels,
+    costs: of the neck, the costs only of rca; rounds: of the fusion. words: as CLIP's text tower left them.
+    spoken: the words after the fusion; without one as they were.
+    """
+
+    logits: Float[Tensor, "b 1 h w"]
+    pixels: Float[Tensor, "b c h w"]
+    taps: tuple[Tensor, ...]
+    levels: tuple[Tensor, ...]
+    costs: tuple[Tensor, ...]
+    rounds: tuple[Tensor, ...]
+    words: Words
+    spoken: Tensor
+
+
+class Segmenter(nn.Module):
+    """An image and a sentence -> a mask. towers: on the device that the segmenter is on."""
+
+    towers: Towers
+
+    def __init__(self, towers: Towers, design: Design) -> None:
+        super().__init__()
+        self.design = design
+        object.__setattr__(self, "towers", towers)  # unregistered: neither trained, nor saved, nor moved
+        image, text, width = towers.image, towers.text, design.width
+        self.adapters = nn.ModuleList(
+            [_adapter(design.adapter, c, text.width, design.adapter_width) for c in image.inner]
+            if design.adapter != "none"
+            else []
+        )
+        self.neck = Gather(design.neck, image.tapped, text.width, text.dimension, width)
+        words = text.width
+        self.fusion = None
+        if design.rounds:
+            self.fusion = HumanLikeAttention(words, text.dimension, width, design.rounds, design.feedback)
+            words = width
+        decoder = Query if design.decoder == "query" else Dynamic
+        self.decoder = decoder(words, text.dimension, width, design.layers)
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"], tokens: Int[Tensor, "b n"]) -> Seen:
+        """Normalised pixels whose sides are multiples of twice the tower's stride, and token ids."""
+        taps, words = self._encoded(pixels, tokens)
+        gathered = self.neck(taps, words.tokens, words.there, words.sentence)
+        cells, spoken, rounds = gathered.cells, words.tokens, ()
+        if self.fusion is not None:
+            fused = self.fusion(cells, spoken, words.there, words.sentence)
+            cells, spoken, rounds = fused.cells, fused.words, fused.rounds
+        drawn = self.decoder(cells, spoken, words.there, words.sentence)
+        return Seen(
+            drawn.logits, drawn.pixels, tuple(taps), gathered.levels, gathered.costs, rounds, words, spoken
+        )
+
+    def _encoded(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+        if not self.adapters:
+            with torch.no_grad():
+                return self._walked(pixels, tokens)
+        return self._walked(pixels, tokens)
+
+    def _walked(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+        """Through both towers, stage by stage; the text first and whole where nothing speaks to it."""
+        image, text = self.towers.image, self.towers.text
+        bridged = self.design.adapter == "bridger"
+        seen, read = image.begin(pixels), text.begin(tokens)
+        if not bridged:
+            for stage in range(STAGES):
+                read = text.advance(read, stage)
+        words = None if bridged else text.finish(read)
+        taps, before = [], None
+        for stage in range(STAGES):
+            seen = image.advance(seen, stage)
+            if bridged:
+                read = text.advance(read, stage)
+                cells, said, before = self.adapters[stage](image.cells(seen), read.tokens, read.there, before)
+                seen, read = image.add(seen, cells), read.plus(said)
+            elif self.adapters and words is not None:
+                seen = image.add(seen, self.adapters[stage](image.cells(seen), words.tokens, words.there))
+            taps.append(image.tap(seen, stage))
+        return taps, words if words is not None else text.finish(read)
+
+
+def _adapter(kind: Adapter, channels: int, words: int, width: int) -> nn.Module:
+    makers = {"bridger": Bridger, "dense": DenseAligner, "cost": CostAligner}
+    return makers[kind](channels, words, width)

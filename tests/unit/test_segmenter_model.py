@@ -1,0 +1,197 @@
+import itertools
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures.towers import RESNET, VIT, pixels, random_clip, sentences, towers_of
+
+from ppt.segmenter.losses import region
+from ppt.segmenter.model import Design, Segmenter
+from ppt.segmenter.necks import Film, Rectified
+
+SMALL = {"width": 32, "adapter_width": 16, "layers": 1}
+
+
+def build(vision=VIT, context=20, **parts) -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter(towers_of(random_clip(vision, context)), Design(**{**SMALL, **parts}))
+
+
+def step(model, image=None, tokens=None):
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    seen = model(pixels(2) if image is None else image, sentences(3, 6) if tokens is None else tokens)
+    target = F.interpolate((pixels(2)[:, :1] > 0).float(), seen.logits.shape[-2:])
+    region.cross_entropy(seen.logits, target, torch.ones_like(target)).backward()
+    optimiser.step()
+    return seen
+
+
+COMBINATIONS = [
+    (adapter, neck, fusion, decoder)
+    for adapter, neck, fusion, decoder in itertools.product(
+        ("none", "bridger", "dense", "cost"),
+        ("film", "rca", "cam", "concat"),
+        ((0, "add"), (1, "add"), (2, "add"), (2, "value")),
+        ("dynamic", "query"),
+    )
+]
+
+
+@pytest.mark.parametrize(("adapter", "neck", "fusion", "decoder"), COMBINATIONS)
+def test_every_combination_takes_two_steps_and_every_part_of_it_learns(adapter, neck, fusion, decoder):
+    rounds, feedback = fusion
+    model = build(adapter=adapter, neck=neck, rounds=rounds, feedback=feedback, decoder=decoder)
+    moved = {name: torch.zeros(()) for name, _ in model.named_parameters()}
+    for _ in range(2):
+        model.zero_grad()
+        seen = step(model)
+        for name, value in model.named_parameters():
+            if value.grad is not None:
+                moved[name] = moved[name] + value.grad.abs().sum()
+    assert seen.logits.shape == (2, 1, 32, 32)
+    assert [name for name, gone in moved.items() if gone == 0] == [], "parts that never learn"
+
+
+@pytest.mark.parametrize("vision", [VIT, RESNET])
+@pytest.mark.parametrize("adapter", ["none", "bridger", "dense", "cost"])
+def test_the_towers_stay_as_they_are_to_the_bit(vision, adapter):
+    model = build(vision, adapter=adapter).train()
+    before = {name: value.clone() for name, value in model.towers.state_dict().items()}
+    step(model)
+    for name, value in model.towers.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert not any(value.requires_grad for value in model.towers.parameters())
+    assert not model.towers.image.visual.training
+
+
+@pytest.mark.parametrize("adapter", ["bridger", "dense", "cost"])
+def test_an_adapter_begins_silent(adapter):
+    spoken, silent = build(adapter=adapter), build(adapter="none")
+    for one, other in zip(
+        spoken(pixels(2), sentences(3, 6)).taps, silent(pixels(2), sentences(3, 6)).taps, strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("feedback", ["add", "value"])
+def test_a_second_round_begins_as_the_first_and_then_differs(feedback):
+    model = build(rounds=2, feedback=feedback)
+    first, second = model(pixels(2), sentences(3, 6)).rounds
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    for _ in range(2):
+        step(model)
+    first, second = model(pixels(2), sentences(3, 6)).rounds
+    assert (first - second).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "parts", [{"adapter": "bridger"}, {"adapter": "cost"}, {"adapter": "dense", "neck": "cam"}]
+)
+def test_padding_has_no_say(parts):
+    """Neither its ids nor how much of it there is."""
+    model = build(**parts)
+    for _ in range(2):
+        step(model)
+    model.eval()
+    short = sentences(3)
+    other = short.clone()
+    other[0, 5:] = 7
+    alone = model(pixels(1), short).logits
+    assert torch.equal(alone, model(pixels(1), other).logits)
+    beside = model(pixels(1).expand(2, -1, -1, -1), torch.cat([short, sentences(12, seed=1)])).logits[:1]
+    torch.testing.assert_close(alone, beside, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("adapter", ["bridger", "dense", "cost"])
+@pytest.mark.parametrize("words", [3, 10, 75])
+def test_sentences_of_any_length_are_read(adapter, words):
+    model = build(context=77, adapter=adapter)
+    assert model(pixels(1), sentences(words, context=77)).logits.isfinite().all()
+
+
+def test_the_sentence_weighs_channels_everywhere_alike_and_the_cost_does_not():
+    torch.manual_seed(0)
+    cells, sentence = torch.rand(1, 16, 5, 5) + 0.5, torch.randn(1, 8)
+    by_sentence, _ = Film(8, 16)(cells, cells, cells, sentence)
+    by_cost, cost = Rectified(8, 16)(cells, cells, cells, sentence)
+    assert (by_sentence / cells).flatten(2).std(-1).max() < 1e-6
+    assert (by_cost / cells).flatten(2).std(-1).max() > 1e-2
+    assert cost.shape == (1, 1, 5, 5)
+
+
+def test_the_cost_is_the_likeness_to_what_the_sentence_wants():
+    neck = Rectified(1, 2)
+    torch.nn.init.constant_(neck.say.bias, 0)
+    neck.say.weight.data = torch.tensor([[2.0], [-3.0]])  # rectified: only the first channel is wanted
+    cells = torch.tensor([[[[1.0, 4.0]], [[5.0, 6.0]]]])
+    _, cost = neck(cells, cells, cells, torch.ones(1, 1))
+    torch.testing.assert_close(cost, torch.tensor([[[[2.0, 8.0]]]]) / 2**0.5)
+
+
+def test_what_is_trained_is_saved_and_nothing_else():
+    model, other = build(), build()
+    step(model)
+    other.load_state_dict(model.state_dict())
+    assert not any("tower" in name for name in model.state_dict())
+    image, tokens = pixels(1), sentences(4)
+    assert torch.equal(model.eval()(image, tokens).logits, other.eval()(image, tokens).logits)
+
+
+DESIGNS = [
+    Design(),
+    Design(neck="film", rounds=0, decoder="dynamic"),
+    Design(adapter="cost", rounds=0, decoder="dynamic"),
+    Design(adapter="none", neck="concat"),
+    Design(neck="cam", rounds=0),
+]
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "RN50"])
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda d: f"{d.adapter}-{d.neck}-{d.rounds}-{d.decoder}")
+def test_at_full_size_ten_million_parameters_are_trained_at_most(name, design):
+    with torch.device("meta"):
+        model = Segmenter(towers_of(open_clip.CLIP(**open_clip.get_model_config(name))), design)
+    trained = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad}
+    parts = {name.split(".")[0] for name in trained}
+    assert parts <= {"adapters", "neck", "fusion", "decoder"}, sorted(trained)
+    assert sum(trained.values()) <= 10_000_000
+
+
+def test_widths_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="multiple of 16 and its adapters' of 4, got 40 and 64"):
+        Design(width=40)
+
+
+def test_eight_scenes_are_learned_by_heart():
+    """Two discs an image, one of which is meant; the sentence's first word says whether the left one."""
+    model = build()
+    image, target, tokens = _discs(8)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        logits = model(image, tokens).logits
+        wanted = F.adaptive_avg_pool2d(target, logits.shape[-2:])
+        there = torch.ones_like(wanted)
+        loss = region.cross_entropy(logits, wanted, there) + region.dice(logits, wanted, there).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = model.eval()(image, tokens).logits > 0
+    true = F.adaptive_avg_pool2d(target, found.shape[-2:]) > 0.5
+    iou = (found & true).sum((1, 2, 3)) / (found | true).sum((1, 2, 3))
+    assert iou.min() > 0.8, iou
+
+
+def _discs(count):
+    rng = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    image, target = torch.zeros(count, 3, 64, 64), torch.zeros(count, 1, 64, 64)
+    tokens = sentences(*([2] * count))
+    for i in range(count):
+        rows = 16 + 32 * torch.rand(2, generator=rng)
+        left = (x - 18) ** 2 + (y - rows[0]) ** 2 < 100
+        right = (x - 46) ** 2 + (y - rows[1]) ** 2 < 100
+        image[i] = (left | right).float()
+        target[i, 0] = left if i % 2 else right
+        tokens[i, 1:3] = torch.tensor([5 if i % 2 else 6, 7])
+    return image, target, tokens
