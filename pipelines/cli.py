@@ -94,7 +94,41 @@ _stage_command("relevance", "Stage 1: CLIP features and a relevance map for ever
 _stage_command("points", "Stage 2: train the point generator on the pairs alone.")
 _stage_command("masks", "Stage 3: points from the maps, SAM's candidate masks, and the choice among them.")
 _stage_command("labels", "Stage 4: pseudo-labels with weight, scores and reasons.")
-_stage_command("evaluate", "Stage 6: score the labels against the truth; the only stage that opens it.")
+_stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
+_stage_command("predictions", "Stage 5, in use: the segmenter's mask for every pair.")
+_stage_command(
+    "evaluate", "Stage 6: score labels and segmenter against the truth, which no other stage opens."
+)
+
+
+@app.command()
+def predict(
+    weights: Annotated[Path, typer.Option(help="The folder of a run, or of its segmenter.")],
+    image: Annotated[Path, typer.Option(help="An image, a folder of images, or a file of pairs.")],
+    text: Annotated[str | None, typer.Option(help="What to look for; pairs have their own.")] = None,
+    output: Output = Path("outputs/predict"),
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    fresh: Fresh = False,
+) -> None:
+    """Ask a trained segmenter: the mask of a sentence in your own images."""
+    from pipelines import predict
+
+    segmenter = predict.segmenter_of(weights)
+    if image.suffix.lower() in predict.PAIRS:
+        config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(image))}"])
+        summaries = predict.pairs(segmenter, config, output, fresh)
+        for summary in summaries:
+            typer.echo(summary.line())
+        return _leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
+    if not (text and text.strip()):
+        raise ConfigError("--text: say what to look for in the image (got nothing)")
+    made: list[bool] = []
+    for line, read in predict.pictures(
+        segmenter, predict.config_of(segmenter, overrides), image, text, output
+    ):
+        typer.echo(line)
+        made.append(read)
+    _leave(made.count(False), made.count(True))
 
 
 @app.command()

@@ -4,7 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from pipelines import s0_records, s1_relevance, s2_points, s3_masks, s4_labels, s6_evaluate
+from pipelines import (
+    s0_records,
+    s1_relevance,
+    s2_points,
+    s3_masks,
+    s4_labels,
+    s5_predictions,
+    s5_segmenter,
+    s6_evaluate,
+)
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
 from ppt.config import Config
@@ -17,6 +26,8 @@ STAGES: dict[str, Callable[[Config, Path, bool], Done]] = {
     "points": s2_points.run,
     "masks": s3_masks.run,
     "labels": s4_labels.run,
+    "segmenter": s5_segmenter.run,
+    "predictions": s5_predictions.run,
     "evaluate": s6_evaluate.run,
 }
 
@@ -29,6 +40,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
         yield s2_points.run(config, output, fresh)
     yield s3_masks.run(config, output, fresh)
     yield s4_labels.run(config, output, fresh)
+    if config.with_segmenter:
+        yield s5_segmenter.run(config, output, fresh)
+        yield s5_predictions.run(config, output, fresh)
     if config.records.truth is None:
         yield s6_evaluate.without_truth(config)
     else:

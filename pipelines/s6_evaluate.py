@@ -1,19 +1,21 @@
-"""Stage 6: pseudo-labels against the truth. The only stage that opens DIR/truth, which stage 0 locked away.
+"""Stage 6: pseudo-labels, and the segmenter they taught, against the truth, which stage 0 locked away and no
+other stage opens.
 
     ppt evaluate CONFIG.yaml --output DIR
 
-Reads DIR/labels, the points of DIR/masks, and DIR/truth. Writes DIR/evaluate: metrics.json, every score with
-the conventions it was taken under, and per_sample.jsonl, sorted by id. Only pairs that have truth are scored;
-one that was lost on the way, at any stage, is a missing prediction and counts as such.
+Reads DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked, and DIR/truth. Writes
+DIR/evaluate: metrics.json, every score with the conventions it was taken under, and per_sample.jsonl and
+segmenter.jsonl, sorted by id. Only pairs that have truth are scored; one that was lost on the way, at any
+stage, is a missing prediction and counts as such.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import stage
-from ppt import metrics
+from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
@@ -46,9 +48,12 @@ class Evaluation:
         if self.metrics is None:
             return f"{self.stage}: no truth, so nothing was scored (name the true masks with records.truth)"
         scores = self.metrics["labels"]
-        told = (f"{name} {scores[name]:.3f}" for name in scores if name not in ("n", "missing"))
         counts = f"{scores['n']} samples, {scores['missing']} missing"
-        return f"{self.stage}: {counts}; {', '.join(told)} (fractions; {self.conventions.line()})"
+        told = _told(scores)
+        if "segmenter" in self.metrics:
+            own = self.metrics["segmenter"]["all"]
+            told += f"; segmenter, {own['missing']} missing: {_told(own)}"
+        return f"{self.stage}: {counts}; {told} (fractions; {self.conventions.line()})"
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
@@ -66,14 +71,18 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
+    segmenter = output / "predictions"
+    predictions = Artifact.open(segmenter) if (segmenter / "index.json").exists() else None
     samples = list(_samples(truth, masks, labels))
     if not samples:
         return Evaluation(None, conventions)
+    inputs = {"labels": labels, "masks": masks, "truth": truth}
+    inputs |= {} if predictions is None else {"predictions": predictions}
     manifest = Manifest(
         STAGE,
         schema_version=1,
         config=config.sections(STAGE),
-        inputs={"labels": labels.fingerprint, "masks": masks.fingerprint, "truth": truth.fingerprint},
+        inputs={name: artifact.fingerprint for name, artifact in inputs.items()},
         weights={},
         seed=config.seed,
     )
@@ -82,6 +91,10 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         rows = [asdict(score) for score in scores]
         refused = len(truth.failures())
         found = {**metrics.report(scores, conventions), "truth_refused": refused}
+        if predictions is not None:
+            own = [metrics.score(sample, conventions) for sample in _of_segmenter(samples, predictions)]
+            found["segmenter"] = _by_segmenter(own, conventions)
+            ensure(writer.folder / "segmenter.jsonl", json_lines([asdict(score) for score in own]))
         for shard in writer.missing:
             shard.write(rows)
         ensure(writer.folder / "per_sample.jsonl", json_lines(rows))
@@ -105,6 +118,30 @@ def _samples(truth: Artifact, masks: Artifact, labels: Artifact) -> Iterator[Sam
         true = Truth.from_json(row)
         groups = (row["split"], row["source"], row["kind"])
         yield Sample(true.id, true.rle, predictions.get(true.id), points.get(true.id), *groups)
+
+
+def _of_segmenter(samples: list[Sample], predictions: Artifact) -> Iterator[Sample]:
+    """The samples with the segmenter's masks in place of the labels', and without points: it has none."""
+    masks = {
+        row["id"]: rle.from_json(row["segmentation"]) for row in predictions.rows() if row["segmentation"]
+    }
+    for sample in samples:
+        yield replace(sample, prediction=masks.get(sample.id), points=None)
+
+
+def _by_segmenter(scores: list[Score], conventions: Conventions) -> dict[str, Any]:
+    """As the labels are reported, but for PointM."""
+    found = metrics.report(scores, conventions)
+    groups = {"all": {"": found["labels"]}, **{k: v for k, v in found.items() if k.startswith("by_")}}
+    bare = {
+        group: {name: {k: v for k, v in own.items() if k != "pointm"} for name, own in members.items()}
+        for group, members in groups.items()
+    }
+    return {**bare, "all": bare["all"][""]}
+
+
+def _told(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {scores[name]:.3f}" for name in scores if name not in ("n", "missing"))
 
 
 def _preview(

@@ -4,7 +4,7 @@ line.
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +94,11 @@ def image_policy(config: Config) -> ImagePolicy:
     """The image gate's policy from the `records` section."""
     records = config.records
     return ImagePolicy(records.max_pixels, records.exif, records.alpha, records.follow_links)
+
+
+def held_out(records: Artifact, splits: Sequence[str]) -> frozenset[str]:
+    """Contents of the images that teach nothing: those that some sentence outside `splits` is about."""
+    return frozenset(row["sha256"] for row in records.rows() if row["split"] not in splits)
 
 
 def by_content(records: Artifact, key: str) -> dict[str, list[Record]]:

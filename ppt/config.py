@@ -110,6 +110,42 @@ class LabelsConfig(Section):
     conflict_iou: Share = 0.9  # overlap at which two sentences' masks are remarked on
 
 
+Weight = Annotated[float, Field(ge=0)]
+
+
+class LossesConfig(Section):
+    """Weights of the segmenter's losses; 0 leaves one out."""
+
+    cross_entropy: Weight = 1.0
+    focal: Weight = 0.0
+    dice: Weight = 1.0
+    soft_iou: Weight = 0.0
+    pairwise: Weight = 0.1
+    contrast: Weight = 0.1
+    grounding: Weight = 0.2
+    alignment: Weight = 0.05
+
+
+class SegmenterConfig(Section):
+    splits: tuple[str, ...] = ("", "train")  # of the labels that may teach; "" are those without a split
+    size: Count = 416  # pixels of the square that is read, a multiple of CLIP's cells
+    adapter: Literal["none", "bridger", "dense", "cost"] = "bridger"
+    adapter_width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
+    neck: Literal["film", "rca", "cam", "concat"] = "rca"
+    rounds: Annotated[int, Field(ge=0)] = 2  # of attention between cells and words
+    feedback: Literal["add", "value"] = "add"
+    decoder: Literal["dynamic", "query"] = "query"
+    width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
+    layers: Count = 3
+    losses: LossesConfig = LossesConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    steps: Count = 20_000
+    batch: Count = 16  # sentences a step
+    together: Count = 2  # of them, at most, about one image
+    rate: Annotated[float, Field(gt=0)] = 1e-4
+    save_every: Count = 500
+
+
 class EvaluateConfig(Section):
     resolution: Literal["native"] = "native"  # masks are compared in original pixels
     empty: Literal["zero", "one"] = "zero"  # IoU where prediction and truth are both empty
@@ -140,6 +176,7 @@ class Config(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0  # 0: in this process
     shard_size: Count = 32  # images per shard
+    with_segmenter: bool = False  # whether `ppt run` trains one on the labels
     records: RecordsConfig = RecordsConfig()
     clip: ClipConfig = ClipConfig()
     relevance: RelevanceConfig = RelevanceConfig()
@@ -148,6 +185,7 @@ class Config(Section):
     sam: SamConfig = SamConfig()
     masks: MasksConfig = MasksConfig()
     labels: LabelsConfig = LabelsConfig()
+    segmenter: SegmenterConfig = SegmenterConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
 

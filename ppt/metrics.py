@@ -25,7 +25,7 @@ class Conventions:
     sample_unit: Literal["sentence"] = "sentence"
     sentence_field: Literal["raw text"] = "raw text"
     resolution: Literal["native"] = "native"
-    binarisation: Literal["SAM logits > 0"] = "SAM logits > 0"
+    binarisation: Literal["logits > 0"] = "logits > 0"
     overlap: Literal["> 0"] = "> 0"
 
     def describe(self) -> dict[str, str]:

@@ -57,12 +57,6 @@ class Context:
     teaching: Teaching
 
 
-def held_out(config: Config, records: Artifact) -> frozenset[str]:
-    """Contents of the images that some sentence outside generator.splits is about."""
-    own = config.generator.splits
-    return frozenset(row["sha256"] for row in records.rows() if row["split"] not in own)
-
-
 def lesson_settings(config: Config, *more: str) -> dict[str, Any]:
     """The settings that lessons depend on, and `more` of the generator's."""
     names = ("splits", "positives", "negatives", "steadiness", *more)
@@ -89,7 +83,7 @@ def make(
         weights={"sam": sam.weights_sha256, "teacher": teacher},
         seed=config.seed,
     )
-    teaching = Teaching(source, held_out(config, records))
+    teaching = Teaching(source, stage.held_out(records, config.generator.splits))
     own_sam = sam if config.workers == 0 else None
     make_context = functools.partial(_context, config, output, prompter, teaching, own_sam)
     there = {key: {row["id"] for row in relevance.rows(key)} for key in relevance.keys}

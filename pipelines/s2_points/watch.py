@@ -11,7 +11,6 @@ from tensorboardX import SummaryWriter
 
 from pipelines import stage
 from pipelines.asking import example
-from pipelines.s2_points.own_pairs import held_out
 from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.points.generator import PointGenerator
@@ -51,7 +50,7 @@ class Watch:
 
 def _fixed(config: Config, output: Path) -> Sequence[tuple[np.ndarray, str, Example]]:
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
-    held = held_out(config, records)
+    held = stage.held_out(records, config.generator.splits)
     fixed: list[tuple[np.ndarray, str, Example]] = []
     for source in ("referring", "object_centric"):
         for key in relevance.keys:

@@ -14,15 +14,30 @@ it stays at stride 16. The last tap is in the joint space, the taps before are w
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from ppt.backbones.clip_dense import grid_positions, resnet_last_layer
 
 STAGES = 3
+
+
+@runtime_checkable
+class StagedModel(Protocol):
+    """A CLIP whose towers can be walked in stages, with what they are given. stride: pixels a grid cell."""
+
+    weights_sha256: str
+    stride: int
+
+    def towers(self) -> "Towers": ...
+
+    def tokens(self, texts: list[str]) -> Int[Tensor, "n context"]: ...
+
+    def framed(self, image: UInt8[np.ndarray, "h w 3"], side: int) -> Float[Tensor, "3 s s"]: ...
 
 
 @dataclass(frozen=True)
@@ -195,6 +210,18 @@ class TextTower(nn.Module):
         for block in self.transformer.resblocks[self._thirds[stage]]:
             tokens = block(tokens, attn_mask=self.mask[:count, :count])
         return replace(state, tokens=tokens)
+
+    def read(
+        self,
+        tokens: Int[Tensor, "b n"],
+        hidden: Bool[Tensor, "b t"] | None = None,
+        blank: Float[Tensor, " d"] | None = None,
+    ) -> Words:
+        """From the first stage to the last."""
+        state = self.begin(tokens, hidden, blank)
+        for stage in range(STAGES):
+            state = self.advance(state, stage)
+        return self.finish(state)
 
     def finish(self, state: TextState) -> Words:
         """After the last stage; the sentence lies in the joint space, not normalised."""

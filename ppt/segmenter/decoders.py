@@ -18,6 +18,8 @@ from ppt.segmenter.layers import Attention, FeedForward, as_map, convolution, ro
 
 Decoder = Literal["dynamic", "query"]
 HEADS = 8
+ENLARGED = 4
+"""How much finer a mask is drawn than the map it is drawn from."""
 
 
 @dataclass(frozen=True)

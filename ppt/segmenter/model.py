@@ -1,6 +1,6 @@
 """The whole segmenter: frozen towers, what is learned between and behind them, and which parts those are.
 
-    segmenter = Segmenter(clip.towers(), Design())
+    segmenter = Segmenter(clip.towers(), Design("bridger", "rca", 2, "add", "query", 256, 64, 3))
     seen = segmenter(pixels, tokens)         # logits (b, 1, h, w)
 
 The towers stay CLIP's: parameters, state and modes of a segmenter are those of what is learned.
@@ -24,14 +24,14 @@ from ppt.segmenter.necks import Gather, Neck
 class Design:
     """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none."""
 
-    adapter: Adapter = "bridger"
-    neck: Neck = "rca"
-    rounds: int = 2
-    feedback: Feedback = "add"
-    decoder: Decoder = "query"
-    width: int = 256
-    adapter_width: int = 64
-    layers: int = 3
+    adapter: Adapter
+    neck: Neck
+    rounds: int
+    feedback: Feedback
+    decoder: Decoder
+    width: int
+    adapter_width: int
+    layers: int
 
     def __post_init__(self) -> None:
         if self.width % 16 or self.adapter_width % 4:
@@ -112,10 +112,7 @@ class Segmenter(nn.Module):
         image, text = self.towers.image, self.towers.text
         bridged = self.design.adapter == "bridger"
         seen, read = image.begin(pixels), text.begin(tokens)
-        if not bridged:
-            for stage in range(STAGES):
-                read = text.advance(read, stage)
-        words = None if bridged else text.finish(read)
+        words = None if bridged else text.read(tokens)
         taps, before = [], None
         for stage in range(STAGES):
             seen = image.advance(seen, stage)

@@ -115,7 +115,7 @@ def test_samples_are_sorted_by_id_and_carry_what_they_add(data, output):
 def test_the_line_tells_the_scores_and_what_is_missing(data, output):
     found = s6_evaluate.run(config(data), output)
     assert found.line().startswith("evaluate: 4 samples, 2 missing; miou 0.375, oiou 0.217, prec@0.5 0.500")
-    switches = "per sentence, raw text, native resolution, SAM logits > 0, empty = 0, IoU >= X, overlap > 0"
+    switches = "per sentence, raw text, native resolution, logits > 0, empty = 0, IoU >= X, overlap > 0"
     assert found.line().endswith(f"(fractions; {switches})")
     assert (found.items, found.skipped) == (4, 0)
 

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import open_clip
 import pytest
@@ -10,12 +11,13 @@ from ppt.segmenter.losses import region
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.necks import Film, Rectified
 
-SMALL = {"width": 32, "adapter_width": 16, "layers": 1}
+WHOLE = Design("bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=3)
+SMALL = replace(WHOLE, width=32, adapter_width=16, layers=1)
 
 
 def build(vision=VIT, context=20, **parts) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(towers_of(random_clip(vision, context)), Design(**{**SMALL, **parts}))
+    return Segmenter(towers_of(random_clip(vision, context)), replace(SMALL, **parts))
 
 
 def step(model, image=None, tokens=None):
@@ -139,11 +141,11 @@ def test_what_is_trained_is_saved_and_nothing_else():
 
 
 DESIGNS = [
-    Design(),
-    Design(neck="film", rounds=0, decoder="dynamic"),
-    Design(adapter="cost", rounds=0, decoder="dynamic"),
-    Design(adapter="none", neck="concat"),
-    Design(neck="cam", rounds=0),
+    WHOLE,
+    replace(WHOLE, neck="film", rounds=0, decoder="dynamic"),
+    replace(WHOLE, adapter="cost", rounds=0, decoder="dynamic"),
+    replace(WHOLE, adapter="none", neck="concat"),
+    replace(WHOLE, neck="cam", rounds=0),
 ]
 
 
@@ -160,7 +162,7 @@ def test_at_full_size_ten_million_parameters_are_trained_at_most(name, design):
 
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="multiple of 16 and its adapters' of 4, got 40 and 64"):
-        Design(width=40)
+        replace(WHOLE, width=40)
 
 
 def test_eight_scenes_are_learned_by_heart():

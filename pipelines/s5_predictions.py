@@ -1,0 +1,116 @@
+"""Stage 5, in use: what the trained segmenter makes of every pair.
+
+Reads DIR/records, DIR/segmenter and the images. Writes DIR/predictions: rows {id, image, text, segmentation,
+sure} and, joined and sorted by id, predictions.jsonl. `segmentation` is null where the segmenter says that
+nothing is meant; sure is the mean of its probabilities inside.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import stage
+from pipelines.doors import open_clip_door
+from ppt import rle
+from ppt.backbones.clip import Clip
+from ppt.config import Config
+from ppt.durable import ensure, json_lines
+from ppt.manifest import Manifest
+from ppt.records import images
+from ppt.report import preview
+from ppt.segmenter.reader import Prediction, Reader, read_segmenter
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact, begin
+from ppt.types import Record
+
+STAGE = "predictions"
+PREVIEWED = 24
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: the segmenter, the records, and where and how images are read."""
+
+    reader: Reader
+    records: Artifact
+    root: Path
+    policy: images.ImagePolicy
+
+
+def run(config: Config, output: Path, fresh: bool = False, weights: Path | None = None) -> stage.Summary:
+    """Make DIR/predictions complete. weights: the folder of the segmenter, DIR/segmenter by default.
+
+    Raises StaleArtifact, WeightsError and the errors of what it reads.
+    """
+    folder = weights or output / "segmenter"
+    records, segmenter, clip = (
+        Artifact.open(output / "records"),
+        Artifact.open(folder),
+        open_clip_door(config),
+    )
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections("clip"),
+        inputs={"records": records.fingerprint, "segmenter": segmenter.fingerprint},
+        weights={"clip": clip.weights_sha256},
+        seed=config.seed,
+    )
+    plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
+    with begin(output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, folder, clip if config.workers == 0 else None)
+        artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
+        rows = sorted(artifact.rows(), key=lambda row: row["id"])
+        ensure(artifact.folder / "predictions.jsonl", json_lines(rows))
+        if not (artifact.folder / "preview.png").exists():
+            _preview(artifact, rows, config, output)
+    return summary
+
+
+def context(config: Config, output: Path, folder: Path, clip: Clip | None = None) -> Context:
+    """The context of one process; loads CLIP unless it is given."""
+    reader = read_segmenter(Artifact.open(folder), clip or open_clip_door(config))
+    root, policy = stage.images_root(config, output), stage.image_policy(config)
+    return Context(reader, Artifact.open(output / "records"), root, policy)
+
+
+def shard_of_predictions(context: Context, shard: Shard) -> None:
+    """Write one shard: every image read once, all its sentences asked."""
+    rows: list[dict[str, Any]] = []
+    failures: list[Failure] = []
+    for sha256, records in stage.by_content(context.records, shard.key).items():
+        try:
+            pixels = images.load(context.root, records[0].pair.image, context.policy, sha256).pixels
+        except images.ImageError as error:
+            failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
+            continue
+        found = context.reader(pixels, [record.pair.text for record in records])
+        rows += [_row(*each) for each in zip(records, found, strict=True)]
+    shard.write(rows, None, failures)
+
+
+def _row(record: Record, found: Prediction) -> dict[str, Any]:
+    return {
+        "id": record.pair.id,
+        "image": record.pair.image,
+        "text": record.pair.text,
+        "segmentation": found.mask.to_json() if rle.area(found.mask) else None,
+        "sure": round(found.sure, 6),
+    }
+
+
+def _preview(artifact: Artifact, rows: list[dict[str, Any]], config: Config, output: Path) -> None:
+    """preview.png: predictions from the least to the most sure, evenly spread."""
+    ranked = sorted(rows, key=lambda row: (row["sure"], row["id"]))
+    tiles, captions = [], []
+    for row in ranked[:: max(1, len(ranked) // PREVIEWED)][:PREVIEWED]:
+        pixels = stage.picture(config, output, row["image"])
+        if pixels is None:
+            continue
+        mask = rle.from_json(row["segmentation"]) if row["segmentation"] else None
+        if mask and pixels.shape[:2] == (mask.height, mask.width):
+            pixels = preview.overlay_mask(pixels, mask)
+        tiles.append(pixels)
+        captions.append(f"{row['sure']:.2f} {row['text']}")
+    stage.leave_preview(artifact.folder, tiles, captions)

@@ -1,0 +1,75 @@
+"""A trained segmenter in use, and on disk: one shard of an artifact, without CLIP's own weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from ppt import rle
+from ppt.backbones.clip_towers import StagedModel
+from ppt.rle import Rle
+from ppt.segmenter.frames import Frame
+from ppt.segmenter.model import Design, Segmenter
+from ppt.store import Artifact, ArtifactError
+
+SHARD = "00000"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A mask in the image's own pixels, which may be empty, and how sure the segmenter is of it: the mean of
+    its probabilities inside, in [0, 1], 0 for an empty one.
+    """
+
+    mask: Rle
+    sure: float
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A segmenter in evaluation mode, the CLIP whose towers it stands between, and the side of the square, in
+    pixels, that it reads.
+    """
+
+    clip: StagedModel
+    segmenter: Segmenter
+    size: int
+
+    @torch.inference_mode()
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> list[Prediction]:
+        """What each sentence means in an RGB image."""
+        frame = Frame(self.size, *image.shape[:2])
+        device = next(self.segmenter.parameters()).device
+        pixels = self.clip.framed(image, self.size)[None].to(device)
+        found: list[Prediction] = []
+        for text in texts:  # one by one: the last bits of a row depend on the other rows of its batch
+            logits = self.segmenter(pixels, self.clip.tokens([text])).logits[0, 0].float()
+            inside = logits.sigmoid()[logits > 0]
+            sure = float(inside.mean()) if len(inside) else 0.0
+            found.append(Prediction(rle.encode(frame.mask(logits.cpu().numpy())), sure))
+        return found
+
+
+def rows_and_tensors(segmenter: Segmenter, size: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """What a shard holds of a segmenter: one row with its design and size, and what was learned."""
+    tensors = {name: value.detach().cpu().numpy() for name, value in segmenter.state_dict().items()}
+    return [{"design": segmenter.design.to_json(), "size": size}], tensors
+
+
+def read_segmenter(artifact: Artifact, clip: StagedModel) -> Reader:
+    """A segmenter from disk, frozen. Raises ArtifactError where it was trained with another CLIP, or where
+    the weights do not fit.
+    """
+    if artifact.manifest.weights.get("clip") != clip.weights_sha256:
+        raise ArtifactError(f"{artifact.folder}: trained with another CLIP; name that one in clip.weights")
+    row = next(iter(artifact.rows(SHARD)))
+    segmenter = Segmenter(clip.towers(), Design(**row["design"]))
+    try:
+        segmenter.load_state_dict({n: torch.from_numpy(v) for n, v in artifact.tensors(SHARD).items()})
+    except RuntimeError as error:
+        raise ArtifactError(f"{artifact.folder}: no weights of a segmenter: {error}") from None
+    device = next(segmenter.towers.parameters()).device
+    return Reader(clip, segmenter.to(device).eval().requires_grad_(False), row["size"])

@@ -1,0 +1,158 @@
+"""Stage 5: labels that may teach do, the training resumes to the bit, and every pair is asked."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from fixtures.pictures import HEIGHT, WIDTH, disc, read_rows, write_rows
+from fixtures.processes import snapshot
+from fixtures.walk import TINY, failures, rows, settings, walk
+
+from pipelines import s5_segmenter
+from ppt import rle
+from ppt.config import ConfigError
+from ppt.segmenter.reader import read_segmenter
+from ppt.store import Artifact, ArtifactError
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def all_train(pictures):
+    """Every pair may teach."""
+    pairs = read_rows(pictures / "pairs.jsonl")
+    write_rows(pictures / "pairs.jsonl", [{**row, "split": "train"} for row in pairs])
+    return pictures
+
+
+def test_an_image_teaches_if_all_its_sentences_may(models, pictures, output):
+    config = settings(pictures, *TINY)
+    walk(config, output, "labels")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    [image] = s5_segmenter.taught(config, records, labels)
+    assert [label.id for label in image.labels] == ["c-right"]  # a.png, copied, and b.png are of val, too
+
+
+def test_a_label_without_weight_teaches_nothing(models, all_train, output):
+    config = settings(all_train, *TINY)
+    walk(config, output, "labels")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    taught = {label.id for image in s5_segmenter.taught(config, records, labels) for label in image.labels}
+    weights = {id: row["weight"] for id, row in rows(output, "labels").items()}
+    assert taught == {id for id, weight in weights.items() if weight > 0}
+    assert weights["nothing"] == 0
+    strict = settings(all_train, *TINY, "labels.min_stability=1.0")
+    with pytest.raises(ValueError, match=r"no label of splits \['', 'train'\] has a weight above 0; look at"):
+        walk(strict, output.parent / "strict", "segmenter")
+
+
+def test_a_batch_has_what_the_labels_say(models, all_train, output):
+    config = settings(all_train, *TINY, "segmenter.batch=5")
+    walk(config, output, "labels")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    pseudo = s5_segmenter.Pseudo(config, output, models.clip, s5_segmenter.taught(config, records, labels))
+    lessons = pseudo.drawn(0)
+    assert lessons.pixels.shape == (5, 3, 64, 64)
+    assert lessons.covered.shape == lessons.there.shape == (5, 1, 32, 32)
+    assert torch.equal(lessons.covered, pseudo.drawn(0).covered)
+    assert not torch.equal(lessons.image, pseudo.drawn(1).image)
+    assert max(torch.bincount(lessons.image)) >= 2
+    # 64 x 48 pixels fill the upper three quarters of the square; a cell of the grid is two pixels.
+    expected = torch.zeros(32, 32)
+    expected[: HEIGHT // 2] = 1
+    assert torch.equal(lessons.there[0, 0], expected)
+    [left] = [own for image in pseudo.taught for own in image.labels if own.id == "b-left"]
+    cells = disc("left").reshape(24, 2, 32, 2).mean((1, 3))
+    np.testing.assert_allclose(pseudo.lessons([(0, left)]).covered[0, 0, :24].numpy(), cells, atol=1e-6)
+
+
+def test_what_was_learned_is_kept_without_clips_own(models, all_train, output):
+    summary = walk(settings(all_train, *TINY), output, "segmenter")
+    assert summary.line() == "segmenter: 1 items, 0 skipped; 1 shards made, 0 kept"
+    artifact = Artifact.open(output / "segmenter")
+    parts = {name.split(".")[0] for name in artifact.tensors("00000")}
+    assert parts == {"adapters", "neck", "fusion", "decoder"}
+    log = [json.loads(line) for line in (output / "segmenter/training/log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == list(range(6))
+    assert {"cross_entropy", "dice", "pairwise", "contrast", "grounding", "alignment"} <= set(log[0])
+    assert (output / "segmenter" / "preview.png").stat().st_size > 1000
+    models.clip.weights_sha256 = "other"
+    with pytest.raises(ArtifactError, match="trained with another CLIP; name that one"):
+        read_segmenter(artifact, models.clip)
+
+
+def test_a_training_that_was_killed_goes_on_as_if_nothing_had_happened(
+    models, all_train, output, tmp_path, monkeypatch
+):
+    config, other = settings(all_train, *TINY), tmp_path / "other"
+    walk(config, output, "segmenter")
+    for step in (1, 3, 5):
+
+        def stopped(pseudo, asked, step=step, real=s5_segmenter.Pseudo.drawn):
+            if asked == step:
+                raise KeyboardInterrupt
+            return real(pseudo, asked)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(s5_segmenter.Pseudo, "drawn", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                walk(config, other, "segmenter")
+    walk(config, other, "segmenter")
+    assert snapshot(other / "segmenter") == snapshot(output / "segmenter")
+
+
+def test_no_truth_is_read(models, all_train, output, tmp_path):
+    config, other = settings(all_train, *TINY, truth=True), tmp_path / "other"
+    walk(config, output, "predictions")
+    walk(config, other, "labels")
+    shutil.rmtree(other / "truth")
+    walk(config, other, "predictions", first="segmenter")
+    for stage in ("segmenter", "predictions"):
+        assert snapshot(other / stage) == snapshot(output / stage)
+
+
+def test_an_image_that_went_away_teaches_no_more_and_the_others_do(models, all_train, output, capsys):
+    config = settings(all_train, *TINY)
+    walk(config, output, "labels")
+    (all_train / "c.png").unlink()
+    walk(config, output, "predictions", first="segmenter")
+    told = capsys.readouterr().err
+    assert told.count("segmenter: c.png teaches no more") == 1
+    assert failures(output, "predictions") == {"c-right": "missing"}
+
+
+def test_every_pair_has_a_prediction_and_is_scored_beside_its_label(models, all_train, output):
+    config = settings(all_train, *TINY, truth=True)
+    found = walk(config, output, "evaluate")
+    predictions = rows(output, "predictions")
+    assert set(predictions) == set(rows(output, "records"))
+    joined = read_rows(output / "predictions" / "predictions.jsonl")
+    assert [row["id"] for row in joined] == sorted(predictions)
+    for row in predictions.values():
+        assert 0 <= row["sure"] <= 1
+        if row["segmentation"] is None:
+            assert row["sure"] == 0
+        else:
+            assert row["segmentation"]["size"] == [HEIGHT, WIDTH]
+    own = found.metrics["segmenter"]["all"]
+    assert own["n"] == found.metrics["labels"]["n"] == 6
+    truth = {row["id"]: rle.from_json(row["segmentation"]) for row in read_rows(all_train / "truth.jsonl")}
+    masks = {id: row["segmentation"] for id, row in predictions.items()}
+    ious = [rle.iou(rle.from_json(masks[id]), true) if masks[id] else 0 for id, true in truth.items()]
+    assert own["miou"] == pytest.approx(np.mean(ious))
+    assert "pointm" not in own
+    assert "segmenter, " in found.line()
+    assert len(read_rows(output / "evaluate" / "segmenter.jsonl")) == 6
+
+
+def test_a_size_that_cuts_cells_is_refused_before_any_work(models, all_train, output):
+    config = settings(all_train, *TINY, "segmenter.size=60")
+    walk(config, output, "labels")
+    with pytest.raises(ConfigError, match=r"segmenter\.size: 8 pixels are a cell of this CLIP \(got 60\)"):
+        walk(config, output, "segmenter", first="segmenter")
+    assert not (output / "segmenter").exists()

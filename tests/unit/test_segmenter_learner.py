@@ -1,0 +1,93 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fixtures.towers import VIT, pixels, random_clip, sentences, towers_of
+
+from ppt.segmenter import learner as module
+from ppt.segmenter.learner import Learner, Lessons, Weights, meant_alike
+from ppt.segmenter.model import Design, Segmenter
+
+NONE = Weights(**{field.name: 0.0 for field in fields(Weights)})
+ALL = Weights(**{field.name: 1.0 for field in fields(Weights)})
+
+
+def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
+    """Left half, right half and left half again, of two images."""
+    covered = torch.zeros(3, 1, 32, 32)
+    covered[0, ..., :16] = covered[1, ..., 16:] = covered[2, ..., :16] = 1
+    tokens = sentences(3, 6, 4)
+    return Lessons(
+        pixels(3), tokens, covered, torch.ones_like(covered), torch.tensor(believed), torch.tensor(image)
+    )
+
+
+def learner(weights) -> Learner:
+    torch.manual_seed(0)
+    design = Design("bridger", "rca", 2, "add", "query", width=32, adapter_width=16, layers=1)
+    return Learner(Segmenter(towers_of(random_clip(VIT)), design), weights, frozenset({0}))
+
+
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
+    monkeypatch.setattr(module, "PARAPHRASE", 1.1)  # to a random CLIP all sentences are alike
+    model = learner(ALL)
+    for name in (field.name for field in fields(Weights)):
+        found = learner(replace(NONE, **{name: 2.0}))
+        found.load_state_dict(model.state_dict(), strict=False)
+        losses = found(lessons(), rng())
+        assert list(losses) == [name]
+        losses[name].backward()
+        assert losses[name].isfinite()
+        assert found.segmenter.neck.project[0][0].weight.grad.abs().sum() > 0, name
+
+
+def test_a_weight_is_a_factor_and_zero_leaves_the_loss_and_its_head_out():
+    one, three = learner(replace(NONE, dice=1.0)), learner(replace(NONE, dice=3.0))
+    assert three(lessons(), rng())["dice"].item() == pytest.approx(3 * one(lessons(), rng())["dice"].item())
+    assert not one.heads
+    assert set(learner(ALL).heads) == {"pairwise", "contrast", "grounding", "alignment"}
+
+
+def test_what_is_not_believed_teaches_pixels_alone():
+    model = learner(ALL)
+    losses = model(lessons(believed=(0.0, 0.0, 0.0)), rng())
+    assert {name for name, loss in losses.items() if loss != 0} == {"cross_entropy", "focal"}
+
+
+def test_alike_are_paraphrases_with_one_mask_and_what_is_half_so_is_unclear():
+    unit = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.05]]), dim=-1)
+    covered = torch.zeros(4, 1, 4, 4)
+    covered[:3, ..., :2] = 1
+    covered[3, ..., 2:] = 1
+    base = Lessons(
+        pixels(4),
+        sentences(1, 1, 1, 1),
+        covered,
+        torch.ones_like(covered),
+        torch.ones(4),
+        torch.zeros(4).long(),
+    )
+    same, unclear = meant_alike(unit, base)
+    # 0 and 1 say the same of one mask; 2 says something else of it; 3 says the same of another.
+    assert same.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    assert unclear.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+    # Of different images only what is said counts, and is never known to mean one thing.
+    apart, unclear = meant_alike(unit, replace(base, image=torch.arange(4)))
+    assert torch.equal(apart, torch.eye(4, dtype=torch.bool))
+    assert unclear.tolist() == [[0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
+
+
+def test_neither_start_nor_end_nor_what_is_plain_is_hidden(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(module, "hide", lambda tokens, wanted, _: asked.setdefault("wanted", wanted))
+    given = lessons()
+    given.tokens[0, 1:4] = torch.tensor([0, 7, 8])  # the first word is plain
+    learner(replace(NONE, grounding=1.0))(given, rng())
+    wanted = asked["wanted"]
+    assert wanted[0].nonzero()[:, 0].tolist() == [2, 3]
+    assert wanted[2].nonzero()[:, 0].tolist() == [p for p in (1, 2, 3, 4) if given.tokens[2, p] != 0]
