@@ -71,8 +71,7 @@ def _asked(reader: Reader, root: Path, name: str, text: str, config: Config, out
     pixels = images.load(root, name, stage.image_policy(config)).pixels
     [found] = reader(pixels, [text])
     write_atomic(output / _drawn(name), preview.encode_png(preview.overlay_mask(pixels, found.mask)))
-    mask = found.mask.to_json() if rle.area(found.mask) else None
-    return {"image": name, "text": text, "segmentation": mask, "sure": round(found.sure, 6)}
+    return {"image": name, "text": text, **found.to_json()}
 
 
 def _drawn(name: str) -> str:

@@ -19,10 +19,9 @@ from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
 from ppt.records import images
 from ppt.report import preview
-from ppt.segmenter.reader import Prediction, Reader, read_segmenter
+from ppt.segmenter.reader import Reader, read_segmenter
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
-from ppt.types import Record
 
 STAGE = "predictions"
 PREVIEWED = 24
@@ -86,18 +85,11 @@ def shard_of_predictions(context: Context, shard: Shard) -> None:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
             continue
         found = context.reader(pixels, [record.pair.text for record in records])
-        rows += [_row(*each) for each in zip(records, found, strict=True)]
+        rows += [
+            {"id": r.pair.id, "image": r.pair.image, "text": r.pair.text, **prediction.to_json()}
+            for r, prediction in zip(records, found, strict=True)
+        ]
     shard.write(rows, None, failures)
-
-
-def _row(record: Record, found: Prediction) -> dict[str, Any]:
-    return {
-        "id": record.pair.id,
-        "image": record.pair.image,
-        "text": record.pair.text,
-        "segmentation": found.mask.to_json() if rle.area(found.mask) else None,
-        "sure": round(found.sure, 6),
-    }
 
 
 def _preview(artifact: Artifact, rows: list[dict[str, Any]], config: Config, output: Path) -> None:

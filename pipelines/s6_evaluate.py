@@ -132,12 +132,13 @@ def _of_segmenter(samples: list[Sample], predictions: Artifact) -> Iterator[Samp
 def _by_segmenter(scores: list[Score], conventions: Conventions) -> dict[str, Any]:
     """As the labels are reported, but for PointM."""
     found = metrics.report(scores, conventions)
-    groups = {"all": {"": found["labels"]}, **{k: v for k, v in found.items() if k.startswith("by_")}}
-    bare = {
-        group: {name: {k: v for k, v in own.items() if k != "pointm"} for name, own in members.items()}
-        for group, members in groups.items()
-    }
-    return {**bare, "all": bare["all"][""]}
+    groups = {name: members for name, members in found.items() if name.startswith("by_")}
+    by = {name: {own: _pointless(them) for own, them in members.items()} for name, members in groups.items()}
+    return {"all": _pointless(found["labels"]), **by}
+
+
+def _pointless(scores: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in scores.items() if name != "pointm"}
 
 
 def _told(scores: dict[str, float]) -> str:

@@ -112,8 +112,8 @@ class Segmenter(nn.Module):
         image, text = self.towers.image, self.towers.text
         bridged = self.design.adapter == "bridger"
         seen, read = image.begin(pixels), text.begin(tokens)
-        words = None if bridged else text.read(tokens)
-        taps, before = [], None
+        words, before = None if bridged else text.read(tokens), None
+        taps: list[Tensor] = []
         for stage in range(STAGES):
             seen = image.advance(seen, stage)
             if bridged:

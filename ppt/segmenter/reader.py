@@ -27,6 +27,11 @@ class Prediction:
     mask: Rle
     sure: float
 
+    def to_json(self) -> dict[str, Any]:
+        """{"segmentation", "sure"}; the former is null for an empty mask."""
+        mask = self.mask.to_json() if rle.area(self.mask) else None
+        return {"segmentation": mask, "sure": round(self.sure, 6)}
+
 
 @dataclass(frozen=True)
 class Reader:
