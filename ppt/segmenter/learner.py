@@ -127,7 +127,7 @@ class Learner(nn.Module):
         wanted = there & ~torch.isin(tokens, plain)
         wanted[:, 0] = False
         wanted &= F.pad(there[:, 1:], (0, 1))  # neither start nor end
-        hidden = hide(tokens, wanted, generator)
+        hidden = hide(wanted, generator)
         words = text.read(lessons.tokens, hidden, head.blank)
         cells = seen.rounds[-1] if seen.rounds else torch.stack(seen.levels).mean(0)
         return head(words.tokens, there, cells, covered, hidden, tokens, text.token_embedding.weight)

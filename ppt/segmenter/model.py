@@ -9,7 +9,6 @@ The towers stay CLIP's: parameters, state and modes of a segmenter are those of 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -89,8 +88,9 @@ class Segmenter(nn.Module):
         self.decoder = decoder(words, text.dimension, width, design.layers)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"], tokens: Int[Tensor, "b n"]) -> Seen:
-        """Normalised pixels whose sides are multiples of twice the tower's stride, and token ids."""
-        taps, words = self._encoded(pixels, tokens)
+        """Normalised pixels whose sides are multiples of the tower's stride, and token ids."""
+        walk = self._bridged if self.design.adapter == "bridger" else self._one_way
+        taps, words = walk(pixels, tokens)
         gathered = self.neck(taps, words.tokens, words.there, words.sentence)
         cells, spoken, rounds = gathered.cells, words.tokens, ()
         if self.fusion is not None:
@@ -101,29 +101,29 @@ class Segmenter(nn.Module):
             drawn.logits, drawn.pixels, tuple(taps), gathered.levels, gathered.costs, rounds, words, spoken
         )
 
-    def _encoded(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
-        if not self.adapters:
-            with torch.no_grad():
-                return self._walked(pixels, tokens)
-        return self._walked(pixels, tokens)
-
-    def _walked(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
-        """Through both towers, stage by stage; the text first and whole where nothing speaks to it."""
+    def _bridged(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+        """Through both towers side by side: after each stage they are spoken to, and speak."""
         image, text = self.towers.image, self.towers.text
-        bridged = self.design.adapter == "bridger"
-        seen, read = image.begin(pixels), text.begin(tokens)
-        words, before = None if bridged else text.read(tokens), None
+        seen, read, before = image.begin(pixels), text.begin(tokens), None
+        taps: list[Tensor] = []
+        for stage, bridge in enumerate(self.adapters):
+            seen, read = image.advance(seen, stage), text.advance(read, stage)
+            cells, said, before = bridge(image.cells(seen), read.tokens, read.there, before)
+            seen, read = image.add(seen, cells), read.plus(said)
+            taps.append(image.tap(seen, stage))
+        return taps, text.finish(read)
+
+    def _one_way(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+        """The text first and whole; then the image, to which the words speak where there are adapters."""
+        image, words = self.towers.image, self.towers.text.read(tokens)
+        seen = image.begin(pixels)
         taps: list[Tensor] = []
         for stage in range(STAGES):
             seen = image.advance(seen, stage)
-            if bridged:
-                read = text.advance(read, stage)
-                cells, said, before = self.adapters[stage](image.cells(seen), read.tokens, read.there, before)
-                seen, read = image.add(seen, cells), read.plus(said)
-            elif self.adapters and words is not None:
+            if self.adapters:
                 seen = image.add(seen, self.adapters[stage](image.cells(seen), words.tokens, words.there))
             taps.append(image.tap(seen, stage))
-        return taps, words if words is not None else text.finish(read)
+        return taps, words
 
 
 def _adapter(kind: Adapter, channels: int, words: int, width: int) -> nn.Module:

@@ -84,7 +84,7 @@ def test_alike_are_paraphrases_with_one_mask_and_what_is_half_so_is_unclear():
 
 def test_neither_start_nor_end_nor_what_is_plain_is_hidden(monkeypatch):
     asked = {}
-    monkeypatch.setattr(module, "hide", lambda tokens, wanted, _: asked.setdefault("wanted", wanted))
+    monkeypatch.setattr(module, "hide", lambda wanted, _: asked.setdefault("wanted", wanted))
     given = lessons()
     given.tokens[0, 1:4] = torch.tensor([0, 7, 8])  # the first word is plain
     learner(replace(NONE, grounding=1.0))(given, rng())

@@ -210,7 +210,7 @@ def test_sentences_without_a_hidden_word_cost_nothing():
 def test_words_are_hidden_where_they_may_be_and_one_at_least():
     wanted = torch.zeros(400, 12, dtype=torch.bool)
     wanted[:300, 1:11] = True
-    hidden = hide(torch.zeros(400, 12, dtype=torch.long), wanted, rng())
+    hidden = hide(wanted, rng())
     assert not (hidden & ~wanted).any()
     assert (hidden[:300].sum(1) >= 1).all()
     # One in a row at least: 0.15 of ten, and one more where none was drawn (0.85^10 of the rows).

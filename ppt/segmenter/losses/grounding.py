@@ -71,12 +71,10 @@ def box(covered: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 4"]:
     return torch.stack([middle_x, middle_y, 2 * spread_x, 2 * spread_y], -1)
 
 
-def hide(
-    tokens: Int[Tensor, "b t"], wanted: Bool[Tensor, "b t"], generator: torch.Generator
-) -> Bool[Tensor, "b t"]:
+def hide(wanted: Bool[Tensor, "b t"], generator: torch.Generator) -> Bool[Tensor, "b t"]:
     """Which words to hide of those `wanted`: HIDDEN of them at random, at least one of each sentence that has
     any.
     """
-    drawn = torch.rand(tokens.shape, generator=generator).to(tokens.device).masked_fill(~wanted, 2)
-    first = F.one_hot(drawn.argmin(1), tokens.shape[1]).bool()
+    drawn = torch.rand(wanted.shape, generator=generator).to(wanted.device).masked_fill(~wanted, 2)
+    first = F.one_hot(drawn.argmin(1), wanted.shape[1]).bool()
     return ((drawn < HIDDEN) | first) & wanted
