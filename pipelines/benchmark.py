@@ -122,12 +122,13 @@ def _groups(records: Artifact, truth: Mapping[str, Any]) -> dict[str, tuple[str,
     groups: dict[str, tuple[str, ...]] = {}
     for id, row in truth.items():
         found = [row["kind"]] if row["kind"] else []
-        if row.get("twins") is not None:
-            found.append("twins" if row["twins"] else "no twins")
-            if row["twins"] and row["kind"] == "position":
+        true = Truth.from_json(row)
+        if true.twins is not None:
+            found.append("twins" if true.twins else "no twins")
+            if true.twins and row["kind"] == "position":
                 found.append("twins by position")
         if id in shapes:
-            share = rle.area(Truth.from_json(row).rle) / shapes[id]
+            share = rle.area(true.rle) / shapes[id]
             found.append(next(name for name, most in SIZES.items() if share <= most))
         split = row["split"] or "all"
         groups[id] = split, *(f"{split}/{name}" for name in found)

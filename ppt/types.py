@@ -83,20 +83,29 @@ class Record:
 class Truth:
     """The true mask of the pair `id`, of the locked room: for evaluation and the report's comparison only.
 
-    twins: whether the image has another thing of the same name; None where nobody says.
+    distractors: the masks of the image's other things of the same name; None where nobody says.
     """
 
     id: str
     rle: Rle
-    twins: bool | None = None
+    distractors: tuple[Rle, ...] | None = None
+
+    @property
+    def twins(self) -> bool | None:
+        """Whether the image has another thing of the same name; None where nobody says."""
+        return None if self.distractors is None else bool(self.distractors)
 
     def to_json(self) -> dict[str, Any]:
-        known = {} if self.twins is None else {"twins": self.twins}
-        return {"id": self.id, "segmentation": self.rle.to_json(), **known}
+        row: dict[str, Any] = {"id": self.id, "segmentation": self.rle.to_json()}
+        if self.distractors is not None:
+            row["distractors"] = [mask.to_json() for mask in self.distractors]
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Truth":
-        return cls(row["id"], codec.from_json(row["segmentation"]), row.get("twins"))
+        known = row.get("distractors")
+        others = None if known is None else tuple(codec.from_json(mask) for mask in known)
+        return cls(row["id"], codec.from_json(row["segmentation"]), others)
 
 
 @dataclass(frozen=True, eq=False)

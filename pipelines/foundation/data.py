@@ -14,6 +14,7 @@ from ppt.scenes.compose import Scene
 from ppt.scenes.cutouts import Cutout, load_cutouts
 from ppt.scenes.sentences import Expression, expressions, name_sentence, sample_scene
 from ppt.seeding import generator
+from ppt.types import Truth
 
 SHARES = {"object_centric": 200, "train": 300, "val": 100, "test": 200}
 SIZES = ((192, 256), (224, 256), (256, 256), (256, 208), (176, 256))
@@ -44,8 +45,9 @@ def build(folder: Path, times: int = 1) -> None:
                 )
                 cutout = cutouts[target.cutout]
                 tags = {"cutout": cutout.key, "unseen_by_sam": cutout.unseen_by_sam}
-                tags["twins"] = sum(o.name == target.name for o in scene.instances) > 1
-                truth.append({"id": row["id"], "segmentation": rle.encode(target.mask).to_json(), **tags})
+                others = [o.mask for o in scene.instances if o is not target and o.name == target.name]
+                true = Truth(row["id"], rle.encode(target.mask), tuple(rle.encode(mask) for mask in others))
+                truth.append({**true.to_json(), **tags})
     for name, rows in (("pairs.jsonl", pairs), ("truth.jsonl", truth)):
         lines = [json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows]
         (folder / name).write_text("".join(lines), encoding="utf-8")

@@ -1,5 +1,5 @@
 """The user's TRUTH file: JSON lines {"id", "segmentation"}: a COCO RLE or polygons of a pair's true mask; and
-"twins" where it is known whether the image has another thing of the same name.
+"distractors", a list of the same for the image's other things of the same name, where they are known.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from ppt import rle
 from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError, text_id
+from ppt.rle import Rle
 from ppt.types import Truth
 
 
@@ -62,12 +63,20 @@ def read(
                 raise RowError("unknown_id", f"no pair has the id {identity!r:.80}")
             segmentation = row.get("segmentation")
             height, width = sizes[identity] or _own_canvas(segmentation)
-            twins = row.get("twins") if isinstance(row.get("twins"), bool) else None
-            found[identity] = Truth(identity, rle.from_json(segmentation, height, width), twins)
+            mask = rle.from_json(segmentation, height, width)
+            found[identity] = Truth(identity, mask, _distractors(row.get("distractors"), mask))
         except (RowError, rle.RleError) as error:
             code = error.error if isinstance(error, RowError) else "bad_mask"
             refused.append(Refused(line, identity, code, f"line {line}: {error}"))
     return [found[key] for key in sorted(found)], refused
+
+
+def _distractors(value: Any, mask: Rle) -> tuple[Rle, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise RowError("bad_mask", f"distractors must be a list of masks, got {value!r:.80}")
+    return tuple(rle.from_json(one, mask.height, mask.width) for one in value)
 
 
 def _own_canvas(segmentation: Any) -> tuple[int, int] | tuple[None, None]:

@@ -35,6 +35,15 @@ def test_masks_come_back_sorted_by_id_from_any_coco_form(tmp_path):
     assert rle.area(found[1].rle) > 0
 
 
+def test_distractors_are_masks_of_the_same_image_or_unknown(tmp_path):
+    polygon = [[1.5, 0.5, 4.5, 0.5, 4.5, 2.5, 1.5, 2.5]]
+    rows = [{**row("a"), "distractors": [MASK.to_json(), polygon]}, {**row("b"), "distractors": []}, row("c")]
+    found, refused = read(written(tmp_path, *rows), SIZES)
+    assert refused == []
+    assert [truth.twins for truth in found] == [True, False, None]
+    assert found[0].distractors == (MASK, MASK)
+
+
 def test_polygons_on_an_image_nobody_could_open_keep_their_area(tmp_path):
     polygon = [[1.5, 0.5, 4.5, 0.5, 4.5, 2.5, 1.5, 2.5]]
     found, refused = read(written(tmp_path, row("b", polygon), row("c", polygon)), SIZES)
@@ -55,6 +64,8 @@ def test_polygons_on_an_image_nobody_could_open_keep_their_area(tmp_path):
         (row("b", {"size": [4, 6], "counts": "~~~"}), "bad_mask", "'~'"),
         (row("b", {"size": [4, 6], "counts": [3]}), "bad_mask", "sum to 3"),
         (row("b", rle.encode(np.ones((6, 4), bool)).to_json()), "bad_mask", "6x4 but its image is 4x6"),
+        ({**row("b"), "distractors": True}, "bad_mask", "list of masks"),
+        ({**row("b"), "distractors": [{"size": [6, 4], "counts": [24]}]}, "bad_mask", "6x4"),
         (row("c", [[0, 0, 1, 1, 2]]), "bad_mask", "polygons carry no size"),
         (row("c", [[]]), "bad_mask", "polygons carry no size"),
     ],

@@ -43,6 +43,8 @@ def candidates(*scores: float) -> MaskCandidates:
         replace(PAIR, source="object_centric"),
         Record(PAIR, "0" * 64, 3, 4, ("cmyk",)),
         Truth("7", MASK),
+        Truth("7", MASK, ()),
+        Truth("7", MASK, (MASK, MASK)),
         LABEL,
         replace(LABEL, segmentation=None, weight=0.0),
     ],
