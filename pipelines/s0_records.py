@@ -4,7 +4,8 @@
 
 Reads records.pairs, the images and records.truth. Writes DIR/records: one row a pair, one shard per
 `shard_size` distinct image contents with all their sentences; and DIR/truth with truth.jsonl: {"id",
-"segmentation","distractors","split","source","kind"}, sorted by id, for the pairs of this run, those that failed included.
+"segmentation", "distractors", "split", "source", "kind"}, sorted by id, for the pairs of this run, those
+that failed included.
 """
 
 import functools
