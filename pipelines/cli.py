@@ -96,9 +96,25 @@ _stage_command("masks", "Stage 3: points from the maps, SAM's candidate masks, a
 _stage_command("labels", "Stage 4: pseudo-labels with weight, scores and reasons.")
 _stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
 _stage_command("predictions", "Stage 5, in use: the segmenter's mask for every pair.")
-_stage_command(
-    "evaluate", "Stage 6: score labels and segmenter against the truth, which no other stage opens."
-)
+
+
+@app.command()
+def evaluate(
+    config: ConfigFile,
+    output: Output,
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    pairs: Pairs = None,
+    truth: Truth = None,
+    nta: Annotated[bool, typer.Option("--nta", help="Measure non-target activation, too.")] = False,
+    fresh: Fresh = False,
+) -> None:
+    """Stage 6: score labels and segmenter against the truth, which no other stage opens."""
+    from pipelines.s6_evaluate import run
+
+    asked = [*overrides, "evaluate.nta=true"] if nta else overrides
+    found = run(_config(config, asked, pairs, truth, None), output, fresh)
+    typer.echo(found.line())
+    _leave(found.skipped, found.items)
 
 
 @app.command()

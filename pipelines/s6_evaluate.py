@@ -1,12 +1,12 @@
 """Stage 6: pseudo-labels, and the segmenter they taught, against the truth, which stage 0 locked away and no
 other stage opens.
 
-    ppt evaluate CONFIG.yaml --output DIR
+    ppt evaluate CONFIG.yaml --output DIR [--nta]
 
 Reads DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked, and DIR/truth. Writes
 DIR/evaluate: metrics.json, every score with the conventions it was taken under, and per_sample.jsonl and
-segmenter.jsonl, sorted by id. Only pairs that have truth are scored; one that was lost on the way, at any
-stage, is a missing prediction and counts as such.
+segmenter.jsonl, sorted by id; with --nta also nta.jsonl. Only pairs that have truth are scored; one that was
+lost on the way, at any stage, is a missing prediction and counts as such.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines import stage
+from pipelines import s6_activation, stage
 from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
@@ -53,14 +53,17 @@ class Evaluation:
         if "segmenter" in self.metrics:
             own = self.metrics["segmenter"]["all"]
             told += f"; segmenter, {own['missing']} missing: {_told(own)}"
+        if "nta" in self.metrics:
+            densities = (f"{name} {one['density'][0]:.3f}" for name, one in self.metrics["nta"].items())
+            told += f"; non-target density: {', '.join(densities) or 'no truth names a distractor'}"
         return f"{self.stage}: {counts}; {told} (fractions; {self.conventions.line()})"
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
     """Make DIR/evaluate complete; without truth nothing is written.
 
-    Raises StaleArtifact where DIR/truth is of other records, ValueError naming the id where a mask differs
-    in size from its truth.
+    Raises StaleArtifact where DIR/truth is of other records, or a segmenter of other labels; ValueError
+    naming the id where a mask differs in size from its truth.
     """
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
     if not (output / "truth").exists():
@@ -71,13 +74,16 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
-    segmenter = output / "predictions"
-    predictions = Artifact.open(segmenter) if (segmenter / "index.json").exists() else None
+    segmenter, predictions = (_made(output / name) for name in ("segmenter", "predictions"))
+    _check_of_one_run(labels, segmenter, predictions)
     samples = list(_samples(truth, masks, labels))
     if not samples:
         return Evaluation(None, conventions)
     inputs = {"labels": labels, "masks": masks, "truth": truth}
-    inputs |= {} if predictions is None else {"predictions": predictions}
+    if predictions is not None:
+        inputs["predictions"] = predictions
+    if segmenter is not None and config.evaluate.nta:
+        inputs["segmenter"] = segmenter
     manifest = Manifest(
         STAGE,
         schema_version=1,
@@ -95,6 +101,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
             own = [metrics.score(sample, conventions) for sample in _of_segmenter(samples, predictions)]
             found["segmenter"] = _by_segmenter(own, conventions)
             ensure(writer.folder / "segmenter.jsonl", json_lines([asdict(score) for score in own]))
+        if config.evaluate.nta:
+            found["nta"], each = s6_activation.measured(config, output, samples, segmenter)
+            ensure(writer.folder / "nta.jsonl", json_lines(each))
         for shard in writer.missing:
             shard.write(rows)
         ensure(writer.folder / "per_sample.jsonl", json_lines(rows))
@@ -103,6 +112,25 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact.folder, samples, scores, labels, config, output)
     return Evaluation(found, conventions)
+
+
+def _made(folder: Path) -> Artifact | None:
+    """The artifact, where it was made."""
+    return Artifact.open(folder) if (folder / "index.json").exists() else None
+
+
+def _check_of_one_run(labels: Artifact, segmenter: Artifact | None, predictions: Artifact | None) -> None:
+    """Raises StaleArtifact where a segmenter was taught by other labels, or another one was asked."""
+    if segmenter is not None and segmenter.manifest.inputs["labels"] != labels.fingerprint:
+        raise StaleArtifact(
+            f"{segmenter.folder}: was taught by other labels; run `ppt segmenter --fresh` and"
+            " `ppt predictions --fresh`, or remove both folders"
+        )
+    asked = predictions and predictions.manifest.inputs["segmenter"]
+    if segmenter is not None and asked not in (None, segmenter.fingerprint):
+        raise StaleArtifact(
+            f"{segmenter.folder}: is not the one whose predictions there are; run `ppt predictions --fresh`"
+        )
 
 
 def without_truth(config: Config) -> Evaluation:

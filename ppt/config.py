@@ -77,7 +77,7 @@ class GeneratorConfig(Section):
     negative: bool = True  # whether negatives are taught
     ignore: bool = True  # a point may say nothing
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = ("object_centric", "mosaic", "referring")
-    order: Literal["curriculum", "together", "reversed"] = "curriculum"
+    order: Literal["easiest_first", "together", "hardest_first"] = "easiest_first"
     steadiness: bool = True  # ask the mirror image too, to know how far a pseudo-mask is to be believed
     mosaics: Count = 600
     pieces: Share = 0.8  # of the pseudo-masks, the most confident, that mosaics are made of
@@ -150,6 +150,7 @@ class EvaluateConfig(Section):
     resolution: Literal["native"] = "native"  # masks are compared in original pixels
     empty: Literal["zero", "one"] = "zero"  # IoU where prediction and truth are both empty
     at_least: bool = True  # Prec@X counts IoU >= X rather than > X
+    nta: bool = False  # whether to measure what the target's distractors light up, at every stage
 
 
 Variant = Literal[
@@ -157,7 +158,7 @@ Variant = Literal[
     "no_negatives",
     "no_ignore",
     "together",
-    "reversed",
+    "hardest_first",
     "object_centric",
     "no_mosaics",
     "no_referring",

@@ -15,12 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Source = Literal["object_centric", "mosaic", "referring"]
-Order = Literal["curriculum", "together", "reversed"]
+Order = Literal["easiest_first", "together", "hardest_first"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 RAMP = 0.1
 """Share of the training over which a source that has opened grows to its weight."""
 MOMENTS: dict[Source, float] = {"object_centric": 0.0, "mosaic": 0.1, "referring": 0.5}
-"""When each source opens."""
+"""When each source opens, easiest first."""
 WEIGHTS: dict[Source, float] = {"object_centric": 1.0, "mosaic": 4.0, "referring": 2.0}
 """Of each source in a batch. Mosaics alone have true negatives, and twice the same thing."""
 PARAPHRASE = 0.9
@@ -96,7 +96,7 @@ def ordered(order: Order, sources: Sequence[Source]) -> Curriculum:
     moments = [MOMENTS[source] - MOMENTS[sources[0]] for source in sources]
     if order == "together":
         moments = [0.0] * len(sources)
-    if order == "reversed":
+    if order == "hardest_first":
         moments.reverse()
     return Curriculum(tuple(Opening(s, at, WEIGHTS[s]) for s, at in zip(sources, moments, strict=True)))
 

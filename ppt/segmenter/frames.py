@@ -38,9 +38,9 @@ class Frame:
         """The share of each cell that lies in the image."""
         return self.covered(np.ones((self.height, self.width), bool), grid)
 
-    def mask(self, logits: Float32[np.ndarray, "g g"]) -> Bool[np.ndarray, "h w"]:
-        """The mask in the image's own pixels, from logits over the square: where they exceed 0."""
+    def opened(self, values: Float32[np.ndarray, "g g"]) -> Float32[np.ndarray, "h w"]:
+        """What lies over the square, in the image's own pixels."""
         high, wide = self.inner
-        square = cv2.resize(logits, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+        square = cv2.resize(values, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
         inner = np.ascontiguousarray(square[:high, :wide])
-        return cv2.resize(inner, (self.width, self.height), interpolation=cv2.INTER_LINEAR) > 0
+        return cv2.resize(inner, (self.width, self.height), interpolation=cv2.INTER_LINEAR)

@@ -1,18 +1,20 @@
 """A trained segmenter in use, and on disk: one shard of an artifact, without CLIP's own weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from ppt import rle
 from ppt.backbones.clip_towers import StagedModel
 from ppt.rle import Rle
 from ppt.segmenter.frames import Frame
-from ppt.segmenter.model import Design, Segmenter
+from ppt.segmenter.model import Design, Seen, Segmenter
 from ppt.store import Artifact, ArtifactError
 
 SHARD = "00000"
@@ -47,15 +49,52 @@ class Reader:
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> list[Prediction]:
         """What each sentence means in an RGB image."""
         frame = Frame(self.size, *image.shape[:2])
-        device = next(self.segmenter.parameters()).device
-        pixels = self.clip.framed(image, self.size)[None].to(device)
         found: list[Prediction] = []
-        for text in texts:  # one by one: the last bits of a row depend on the other rows of its batch
-            logits = self.segmenter(pixels, self.clip.tokens([text])).logits[0, 0].float()
+        for seen in self._seen(image, texts):
+            logits = seen.logits[0, 0].float()
             inside = logits.sigmoid()[logits > 0]
             sure = float(inside.mean()) if len(inside) else 0.0
-            found.append(Prediction(rle.encode(frame.mask(logits.cpu().numpy())), sure))
+            found.append(Prediction(rle.encode(frame.opened(logits.cpu().numpy()) > 0), sure))
         return found
+
+    @torch.inference_mode()
+    def activations(
+        self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]
+    ) -> list[dict[str, Float[np.ndarray, "h w"]]]:
+        """For each sentence what every stage of the network lights up, in [0, 1] of the image's own pixels.
+
+        tap: the cosine of CLIP's last tap with the sentence; cost_<level>: what the neck has for it, of rca
+        only. Both stretched so that the image's lowest place has 0 and its highest 1. round_<number>: the
+        mask that the decoder would draw from the fusion after that round. logits: the mask's probabilities.
+        """
+        frame = Frame(self.size, *image.shape[:2])
+        found: list[dict[str, np.ndarray]] = []
+        for seen in self._seen(image, texts):
+            words = seen.words
+            tap = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
+            maps = {"tap": tap} | {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
+            shown = {name: _stretched(frame.opened(_plane(map))) for name, map in maps.items()}
+            for number, cells in enumerate(seen.rounds):
+                drawn = self.segmenter.decoder(cells, seen.spoken, words.there, words.sentence)
+                shown[f"round_{number + 1}"] = frame.opened(_plane(drawn.logits[:, 0].sigmoid()))
+            shown["logits"] = frame.opened(_plane(seen.logits[:, 0].sigmoid()))
+            found.append(shown)
+        return found
+
+    def _seen(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> Iterator[Seen]:
+        device = next(self.segmenter.parameters()).device
+        pixels = self.clip.framed(image, self.size)[None].to(device)
+        for text in texts:  # one by one: the last bits of a row depend on the other rows of its batch
+            yield self.segmenter(pixels, self.clip.tokens([text]))
+
+
+def _plane(map: Float[Tensor, "1 g g"]) -> Float[np.ndarray, "g g"]:
+    return map[0].float().cpu().numpy()
+
+
+def _stretched(map: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    low, high = float(map.min()), float(map.max())
+    return (map - low) / (high - low) if high > low else np.zeros_like(map)
 
 
 def rows_and_tensors(segmenter: Segmenter, size: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:

@@ -26,6 +26,7 @@ MAY_KNOW_TRUTH = (
     "ppt/metrics.py",
     "ppt/report/",  # its optional comparison
     "pipelines/s0_records.py",  # locks it away
+    "pipelines/s6_activation.py",
     "pipelines/s6_evaluate.py",
     "pipelines/run.py",
     "pipelines/cli.py",

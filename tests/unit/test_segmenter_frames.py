@@ -15,7 +15,7 @@ def disc(height, width):
 def test_there_and_back_a_mask_is_itself(height, width):
     frame, mask = Frame(416, height, width), disc(height, width)
     logits = frame.covered(mask, 416) - 0.5
-    back = frame.mask(logits)
+    back = frame.opened(logits) > 0
     assert (back & mask).sum() / (back | mask).sum() > 0.99
 
 
@@ -30,7 +30,7 @@ def test_the_shares_of_a_mask_are_its_area(height, width, grid):
     half[:, : width // 2] = True
     share = frame.covered(half, grid).sum() / frame.there(grid).sum()
     assert share == pytest.approx((width // 2) / width, abs=0.51 / wide + 1e-4)
-    assert frame.mask(frame.covered(half, grid)).shape == (height, width)
+    assert frame.opened(frame.covered(half, grid)).shape == (height, width)
 
 
 def test_a_mask_of_another_image_is_refused():
