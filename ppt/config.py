@@ -142,6 +142,7 @@ class SegmenterConfig(Section):
     steps: Count = 20_000
     batch: Count = 16  # sentences a step
     together: Count = 2  # of them, at most, about one image
+    mosaics: Share = 0.5  # of them, the share about mosaics of the images of one thing
     rate: Annotated[float, Field(gt=0)] = 1e-4
     save_every: Count = 500
 

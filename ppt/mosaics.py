@@ -20,6 +20,10 @@ LARGER = 1.5
 """Least ratio of areas at which one thing is said to be larger than another."""
 LEAST_SEEN = 0.4
 """Share of a pasted thing that later ones must leave to be seen."""
+THINGS = (2, 6)
+"""Fewest and most things of a sampled mosaic."""
+SENTENCES = 6
+"""Most sentences that are kept of what can be said of one."""
 KINDS = ("name", "position", "size", "relation")
 
 
@@ -51,6 +55,19 @@ class Mosaic:
     masks: tuple[Bool[np.ndarray, "h w"], ...]
     texts: tuple[str, ...]
     said: tuple[Said, ...]
+
+
+def sample_mosaic(rng: np.random.Generator, pieces: Sequence[Piece], side: int) -> tuple[Mosaic, list[Said]]:
+    """A mosaic of THINGS, with twins more often than not, and up to SENTENCES of what can be said of it, of
+    all kinds alike.
+    """
+    twins, count = rng.random() < 0.6, int(rng.integers(THINGS[0], THINGS[1] + 1))
+    count = min(count, len(pieces) + int(twins))
+    mosaic = make_mosaic(rng, pieces, count, twins, rng.random() < 0.5, side)
+    by_kind = [[said for said in mosaic.said if said.kind == kind] for kind in KINDS]
+    mixed = [[said[i] for i in rng.permutation(len(said))] for said in by_kind]
+    in_turn = [said[i] for i in range(SENTENCES) for said in mixed if i < len(said)]
+    return mosaic, in_turn[:SENTENCES]
 
 
 def make_mosaic(

@@ -19,12 +19,13 @@ import numpy as np
 from pipelines import stage
 from pipelines.asking import read_example
 from pipelines.doors import open_clip_door, open_sam_door
+from pipelines.pieces import Pieces
 from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.manifest import Manifest
-from ppt.mosaics import KINDS, Mosaic, Piece, Said, make_mosaic, noun
+from ppt.mosaics import Mosaic, Said, noun, sample_mosaic
 from ppt.points.lessons import make_lesson, stored
 from ppt.points.losses import covers_of
 from ppt.points.reading import packed, read
@@ -33,7 +34,7 @@ from ppt.prompting import coverage
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
-from ppt.rle import decode, encode, from_json
+from ppt.rle import encode
 from ppt.seeding import generator
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
@@ -41,9 +42,6 @@ from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
 SETTINGS = ("mosaics", "pieces", "mosaic_side", "through_sam")
-SENTENCES = 6
-THINGS = (2, 6)
-"""Fewest and most things of a mosaic."""
 PREVIEWED = 12
 
 
@@ -54,26 +52,7 @@ class Context:
     clip: Clip
     sam: SamModel
     config: Config
-    pieces: "Pieces"
-
-
-class Pieces(Sequence[Piece]):
-    """Object-centric pairs with pseudo-masks; an image is read when it is asked for."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]], root: Path, policy: images.ImagePolicy) -> None:
-        self._rows, self._root, self._policy = rows, root, policy
-        self._load = functools.lru_cache(maxsize=64)(self._read)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Piece:  # type: ignore[override]
-        return self._load(int(index))
-
-    def _read(self, index: int) -> Piece:
-        row = self._rows[index]
-        pixels = images.load(self._root, row["image"], self._policy, row["sha256"]).pixels
-        return Piece(pixels, decode(from_json(row["segmentation"])), row["text"])
+    pieces: Pieces
 
 
 def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
@@ -123,15 +102,8 @@ def best(lessons: Artifact, share: float) -> dict[str, dict[str, Any]]:
 
 
 def drawn(config: Config, pieces: Pieces, name: str) -> tuple[Mosaic, list[Said]]:
-    """The mosaic of that name, and up to SENTENCES of what can be said of it, of all kinds alike."""
-    rng = generator(config.seed, "points/mosaics", name)
-    twins, count = rng.random() < 0.6, int(rng.integers(THINGS[0], THINGS[1] + 1))
-    count = min(count, len(pieces) + int(twins))
-    mosaic = make_mosaic(rng, pieces, count, twins, rng.random() < 0.5, config.generator.mosaic_side)
-    by_kind = [[said for said in mosaic.said if said.kind == kind] for kind in KINDS]
-    mixed = [[said[i] for i in rng.permutation(len(said))] for said in by_kind]
-    in_turn = [said[i] for i in range(SENTENCES) for said in mixed if i < len(said)]
-    return mosaic, in_turn[:SENTENCES]
+    """The mosaic of that name, and what is said of it."""
+    return sample_mosaic(generator(config.seed, "points/mosaics", name), pieces, config.generator.mosaic_side)
 
 
 def shard_of_mosaics(context: Context, shard: Shard) -> None:

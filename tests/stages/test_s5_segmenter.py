@@ -10,7 +10,7 @@ from fixtures.pictures import HEIGHT, WIDTH, disc, read_rows, write_rows
 from fixtures.processes import snapshot
 from fixtures.walk import TINY, failures, rows, settings, walk
 
-from pipelines import s5_segmenter
+from pipelines.s5_segmenter import lessons
 from ppt import rle
 from ppt.config import ConfigError
 from ppt.segmenter.reader import read_segmenter
@@ -34,7 +34,7 @@ def test_an_image_teaches_if_all_its_sentences_may(models, pictures, output):
     config = settings(pictures, *TINY)
     walk(config, output, "labels")
     records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
-    [image] = s5_segmenter.taught(config, records, labels)
+    [image] = lessons.taught(config, records, labels)
     assert [label.id for label in image.labels] == ["c-right"]  # a.png, copied, and b.png are of val, too
 
 
@@ -42,7 +42,7 @@ def test_a_label_without_weight_teaches_nothing(models, all_train, output):
     config = settings(all_train, *TINY)
     walk(config, output, "labels")
     records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
-    taught = {label.id for image in s5_segmenter.taught(config, records, labels) for label in image.labels}
+    taught = {label.id for image in lessons.taught(config, records, labels) for label in image.labels}
     weights = {id: row["weight"] for id, row in rows(output, "labels").items()}
     assert taught == {id for id, weight in weights.items() if weight > 0}
     assert weights["nothing"] == 0
@@ -55,20 +55,62 @@ def test_a_batch_has_what_the_labels_say(models, all_train, output):
     config = settings(all_train, *TINY, "segmenter.batch=5")
     walk(config, output, "labels")
     records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
-    pseudo = s5_segmenter.Pseudo(config, output, models.clip, s5_segmenter.taught(config, records, labels))
-    lessons = pseudo.drawn(0)
-    assert lessons.pixels.shape == (5, 3, 64, 64)
-    assert lessons.covered.shape == lessons.there.shape == (5, 1, 32, 32)
-    assert torch.equal(lessons.covered, pseudo.drawn(0).covered)
-    assert not torch.equal(lessons.image, pseudo.drawn(1).image)
-    assert max(torch.bincount(lessons.image)) >= 2
+    pseudo = lessons.Pseudo(config, output, models.clip, lessons.taught(config, records, labels))
+    batch = pseudo.drawn(0)
+    assert batch.pixels.shape == (5, 3, 64, 64)
+    assert batch.covered.shape == batch.there.shape == (5, 1, 32, 32)
+    assert torch.equal(batch.covered, pseudo.drawn(0).covered)
+    assert not torch.equal(batch.image, pseudo.drawn(1).image)
+    assert max(torch.bincount(batch.image)) >= 2
     # 64 x 48 pixels fill the upper three quarters of the square; a cell of the grid is two pixels.
     expected = torch.zeros(32, 32)
     expected[: HEIGHT // 2] = 1
-    assert torch.equal(lessons.there[0, 0], expected)
+    assert torch.equal(batch.there[0, 0], expected)
     [left] = [own for image in pseudo.taught for own in image.labels if own.id == "b-left"]
     cells = disc("left").reshape(24, 2, 32, 2).mean((1, 3))
-    np.testing.assert_allclose(pseudo.lessons([(0, left)]).covered[0, 0, :24].numpy(), cells, atol=1e-6)
+    np.testing.assert_allclose(
+        pseudo.lessons([pseudo.lesson(0, left)]).covered[0, 0, :24].numpy(), cells, atol=1e-6
+    )
+
+
+@pytest.fixture
+def of_one_thing(all_train):
+    """b.png and c.png are said to show one thing each: the red disc and the green."""
+    rows = read_rows(all_train / "pairs.jsonl")
+    kept = [row for row in rows if row["id"] != "b-left"]
+    alone = ("b-middle", "c-right")
+    changed = [{**row, "source": "object_centric"} if row["id"] in alone else row for row in kept]
+    write_rows(all_train / "pairs.jsonl", changed)
+    return all_train
+
+
+def test_half_a_batch_is_about_mosaics_of_the_labels_of_one_thing(models, of_one_thing, output):
+    config = settings(of_one_thing, *TINY, "segmenter.batch=6")
+    walk(config, output, "labels")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    taught = lessons.taught(config, records, labels)
+    assert [image.alone for image in taught] == [False, True, True]
+    pseudo = lessons.Pseudo(config, output, models.clip, taught)
+    batch = pseudo.drawn(0)
+    assert (batch.image >= len(taught)).tolist() == [True] * 3 + [False] * 3
+    assert (batch.believed[:3] == 1).all()
+    assert (batch.covered[:3].flatten(1).amax(1) > 0.9).all(), "every mosaic's sentence has its thing"
+    assert torch.equal(batch.pixels, pseudo.drawn(0).pixels)
+    assert not torch.equal(batch.pixels[:3], pseudo.drawn(1).pixels[:3])
+    none = lessons.Pseudo(settings(of_one_thing, *TINY, "segmenter.mosaics=0"), output, models.clip, taught)
+    assert (none.drawn(0).image < len(taught)).all()
+
+
+def test_mosaics_go_on_without_a_piece_that_went_away(models, of_one_thing, output, capsys):
+    config = settings(of_one_thing, *TINY, "segmenter.batch=6")
+    walk(config, output, "labels")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    (of_one_thing / "c.png").unlink()
+    taught = lessons.taught(config, records, labels)
+    batch = lessons.Pseudo(config, output, models.clip, taught).drawn(0)
+    assert batch.pixels.shape[0] == 6
+    assert set(batch.image.tolist()) <= {0, 1}, "one piece makes no mosaic"
+    assert capsys.readouterr().err.count("c.png teaches no more") == 1
 
 
 def test_what_was_learned_is_kept_without_clips_own(models, all_train, output):
@@ -93,13 +135,13 @@ def test_a_training_that_was_killed_goes_on_as_if_nothing_had_happened(
     walk(config, output, "segmenter")
     for step in (1, 3, 5):
 
-        def stopped(pseudo, asked, step=step, real=s5_segmenter.Pseudo.drawn):
+        def stopped(pseudo, asked, step=step, real=lessons.Pseudo.drawn):
             if asked == step:
                 raise KeyboardInterrupt
             return real(pseudo, asked)
 
         with monkeypatch.context() as patch:
-            patch.setattr(s5_segmenter.Pseudo, "drawn", stopped)
+            patch.setattr(lessons.Pseudo, "drawn", stopped)
             with pytest.raises(KeyboardInterrupt):
                 walk(config, other, "segmenter")
     walk(config, other, "segmenter")

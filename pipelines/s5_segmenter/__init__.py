@@ -1,0 +1,105 @@
+"""Stage 5: the segmenter, trained on the pseudo-labels alone.
+
+    ppt segmenter CONFIG.yaml --output DIR
+
+Reads DIR/records, DIR/labels and the images of the pairs that may teach. Writes DIR/segmenter: what was
+learned (`shards/00000.safetensors`, without CLIP's own weights), a preview of it on fixed images, and
+`training/` with checkpoint and log. A label teaches by its weight, and not at all where that is 0; an image
+that some sentence of another split is about teaches nothing. Labels of images of one thing teach as mosaics,
+too. No truth is read.
+"""
+
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from pipelines import stage
+from pipelines.doors import open_clip_door
+from pipelines.s5_segmenter.lessons import Pseudo, taught
+from ppt.backbones.weights import resolve_device
+from ppt.checkpoint import Checkpoints
+from ppt.config import Config, ConfigError
+from ppt.manifest import Manifest
+from ppt.report import preview
+from ppt.seeding import torch_generator
+from ppt.segmenter.learner import Learner, Weights
+from ppt.segmenter.model import Design, Segmenter
+from ppt.segmenter.reader import SHARD, Reader, rows_and_tensors
+from ppt.store import Artifact, begin
+from ppt.training import Plan, train
+
+STAGE = "segmenter"
+PREVIEWED = 12
+PLAIN = "a an the of to in on at is are and with that which it its , . ; : ! ?"
+"""What says nothing of a picture, and is never hidden from the segmenter to be guessed."""
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+    """Make DIR/segmenter complete. Raises ConfigError, StaleArtifact, WeightsError, DivergenceError,
+    ValueError where no label teaches, and the errors of what it reads.
+    """
+    clip, size = open_clip_door(config), config.segmenter.size
+    if size % clip.stride:
+        raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this CLIP (got {size})")
+    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    manifest = Manifest(
+        STAGE,
+        schema_version=1,
+        config=config.sections("clip", "segmenter"),
+        inputs={"records": records.fingerprint, "labels": labels.fingerprint},
+        weights={"clip": clip.weights_sha256},
+        seed=config.seed,
+    )
+    with begin(output / STAGE, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
+        folder = output / STAGE / "training"
+        for shard in writer.missing:
+            if fresh and folder.exists():
+                shutil.rmtree(folder)
+            lessons = Pseudo(config, output, clip, taught(config, records, labels))
+            segmenter = _train(config, lessons, folder, manifest.fingerprint)
+            _preview(folder.parent, Reader(clip, segmenter, size), config, output, lessons)
+            shard.write(*rows_and_tensors(segmenter, size))
+        return stage.summary(writer.finish(), made=len(writer.missing))
+
+
+def design(config: Config) -> Design:
+    """The parts that the `segmenter` section names."""
+    settings = config.segmenter.model_dump()
+    return Design(**{field.name: settings[field.name] for field in fields(Design)})
+
+
+def _train(config: Config, lessons: Pseudo, folder: Path, fingerprint: str) -> Segmenter:
+    """Train to the end, resuming where it stopped; the averaged weights, in evaluation mode."""
+    settings = config.segmenter
+    folder.mkdir(parents=True, exist_ok=True)
+    clip, device = lessons.clip, resolve_device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_generator(settings.seed, "segmenter", "network").initial_seed())
+        plain = frozenset(clip.tokens([PLAIN])[0].tolist())
+        learner = Learner(
+            Segmenter(clip.towers(), design(config)), Weights(**settings.losses.model_dump()), plain
+        ).to(device)
+
+    def losses_of(step: int) -> dict[str, torch.Tensor]:
+        rng = torch_generator(settings.seed, "segmenter/step", str(step))
+        return learner(lessons.drawn(step).to(device), rng)
+
+    plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
+    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), folder / "log.jsonl")
+    learner.load_state_dict(state)
+    return learner.segmenter.eval().requires_grad_(False)
+
+
+def _preview(folder: Path, reader: Reader, config: Config, output: Path, lessons: Pseudo) -> None:
+    """preview.png: what it makes of the first images that taught it."""
+    tiles, captions = [], []
+    for image in lessons.taught[:PREVIEWED]:
+        label = image.labels[0]
+        pixels = stage.picture(config, output, label.image, image.sha256)
+        if pixels is not None:
+            (found,) = reader(pixels, [label.text])
+            tiles.append(preview.overlay_mask(pixels, found.mask))
+            captions.append(label.text)
+    stage.leave_preview(folder, tiles, captions)

@@ -1,0 +1,177 @@
+"""What a step of the segmenter's training is taught: pseudo-labels, and mosaics of those of one thing."""
+
+import functools
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from pipelines import stage
+from pipelines.pieces import Pieces
+from ppt.backbones.clip import Clip
+from ppt.config import Config
+from ppt.mosaics import sample_mosaic
+from ppt.records import images
+from ppt.rle import decode
+from ppt.seeding import generator
+from ppt.segmenter.decoders import ENLARGED
+from ppt.segmenter.frames import Frame
+from ppt.segmenter.learner import Lessons
+from ppt.store import Artifact
+from ppt.types import PseudoLabel, Record
+
+KEPT = 512
+"""Images kept in memory, as they are read."""
+PIECES = 0.8
+"""Of the labels of one thing, the share with the highest weights, that mosaics are made of."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """An image, and its labels that teach. alone: whether it is known to show one thing."""
+
+    sha256: str
+    labels: tuple[PseudoLabel, ...]
+    alone: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A sentence, its mask in the image's own pixels, how far it is believed, and its image's number and
+    framed pixels.
+    """
+
+    number: int
+    pixels: Float[torch.Tensor, "3 s s"]
+    text: str
+    mask: Bool[np.ndarray, "h w"]
+    believed: float
+
+
+def taught(config: Config, records: Artifact, labels: Artifact) -> list[Taught]:
+    """The images that teach, in the order of the records. Raises ValueError where none does."""
+    held = stage.held_out(records, config.segmenter.splits)
+    of = {record.pair.id: record for record in map(Record.from_json, records.rows())}
+    grouped: dict[str, list[PseudoLabel]] = defaultdict(list)
+    for row in labels.rows():
+        label = PseudoLabel.from_json(row)
+        if label.weight > 0 and of[label.id].sha256 not in held:
+            grouped[of[label.id].sha256].append(label)
+    if not grouped:
+        raise ValueError(
+            "segmenter: nothing to learn from: no label of splits "
+            f"{list(config.segmenter.splits)} has a weight above 0; look at DIR/labels"
+        )
+    return [
+        Taught(sha256, tuple(own), all(of[label.id].pair.source == "object_centric" for label in own))
+        for sha256, own in grouped.items()
+    ]
+
+
+class Pseudo:
+    """The lessons of every step, from some images' pseudo-labels; an image is read when it is drawn."""
+
+    def __init__(self, config: Config, output: Path, clip: Clip, taught: Sequence[Taught]) -> None:
+        self.clip, self.taught, self._config, self._output = clip, taught, config, output
+        self._pixels = functools.lru_cache(maxsize=KEPT)(self._read)
+        self._lost: set[int] = set()
+        alone = [number for number, image in enumerate(taught) if image.alone]
+        alone.sort(key=lambda number: (-taught[number].labels[0].weight, number))
+        self._alone = alone[: round(PIECES * len(alone))]
+        self._pieces = self._cut()
+        if config.segmenter.mosaics and len(self._pieces) < 2:
+            print(
+                "segmenter: fewer than two images of one thing have a label, so there are no mosaics: only "
+                "the labels teach places; mark such pairs with source object_centric",
+                file=sys.stderr,
+            )
+
+    def drawn(self, step: int) -> Lessons:
+        """The batch of a step: `segmenter.mosaics` of it from new mosaics, the rest from images at random; of
+        each up to `segmenter.together` sentences.
+        """
+        settings = self._config.segmenter
+        rng = generator(settings.seed, "segmenter/batch", str(step))
+        of_mosaics = self._mosaics(rng, round(settings.mosaics * settings.batch))
+        return self.lessons([*of_mosaics, *self._labels(rng, settings.batch - len(of_mosaics))])
+
+    def _labels(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
+        found: list[Lesson] = []
+        while len(found) < wanted:
+            number = int(rng.integers(len(self.taught)))
+            own = self.taught[number].labels
+            count = min(self._config.segmenter.together, wanted - len(found))
+            if self.is_there(number):
+                found += [self.lesson(number, own[i]) for i in rng.permutation(len(own))[:count]]
+        return found
+
+    def _mosaics(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
+        settings, found, number = self._config.segmenter, list[Lesson](), len(self.taught)
+        while len(found) < wanted and len(self._pieces) > 1:
+            number += 1
+            try:
+                mosaic, said = sample_mosaic(rng, self._pieces, settings.size)
+            except images.ImageError:
+                self._alone = [number for number in self._alone if self.is_there(number)]
+                self._pieces = self._cut()
+                continue
+            pixels = self.clip.framed(mosaic.image, settings.size)
+            count = min(settings.together, wanted - len(found))
+            found += [
+                Lesson(number, pixels, one.text, mosaic.masks[one.target], 1.0)
+                for one in (said[i] for i in rng.permutation(len(said))[:count])
+            ]
+        return found
+
+    def is_there(self, number: int) -> bool:
+        """Whether the image can still be read; says so once where not. Raises ImageError where none can."""
+        if number in self._lost:
+            return False
+        try:
+            self._pixels(number)
+        except images.ImageError as error:
+            self._lost.add(number)
+            if len(self._lost) == len(self.taught):
+                raise
+            name = self.taught[number].labels[0].image
+            print(f"segmenter: {name} teaches no more: {error}", file=sys.stderr)
+            return False
+        return True
+
+    def lesson(self, number: int, label: PseudoLabel) -> Lesson:
+        """A label of the image of that number."""
+        assert label.segmentation is not None
+        return Lesson(number, self._pixels(number), label.text, decode(label.segmentation), label.weight)
+
+    def lessons(self, chosen: Sequence[Lesson]) -> Lessons:
+        """Some lessons as a batch."""
+        side = self._config.segmenter.size
+        grid = side // self.clip.stride * ENLARGED
+        frames = [Frame(side, *lesson.mask.shape) for lesson in chosen]
+        covered = [frame.covered(lesson.mask, grid) for frame, lesson in zip(frames, chosen, strict=True)]
+        return Lessons(
+            torch.stack([lesson.pixels for lesson in chosen]),
+            self.clip.tokens([lesson.text for lesson in chosen]),
+            torch.from_numpy(np.stack(covered))[:, None],
+            torch.from_numpy(np.stack([frame.there(grid) for frame in frames]))[:, None],
+            torch.tensor([lesson.believed for lesson in chosen]),
+            torch.tensor([lesson.number for lesson in chosen]),
+        )
+
+    def _cut(self) -> Pieces:
+        rows = [
+            {**self.taught[number].labels[0].to_json(), "sha256": self.taught[number].sha256}
+            for number in self._alone
+        ]
+        return Pieces(rows, stage.images_root(self._config, self._output), stage.image_policy(self._config))
+
+    def _read(self, number: int) -> torch.Tensor:
+        image, sha256 = self.taught[number].labels[0].image, self.taught[number].sha256
+        root, policy = stage.images_root(self._config, self._output), stage.image_policy(self._config)
+        pixels = images.load(root, image, policy, sha256).pixels
+        return self.clip.framed(pixels, self._config.segmenter.size)
