@@ -126,6 +126,21 @@ class LossesConfig(Section):
     alignment: Weight = 0.05
 
 
+class NoiseConfig(Section):
+    """What the segmenter does against labels that are wrong; 0 and false leave a measure out."""
+
+    teacher: Weight = 0.0  # of agreeing with the running mean of itself
+    pixel_confidence: bool = False  # what that one doubts teaches less
+    correction: Share = (
+        0.0  # of its first slope that agreement with the labels loses before they are overruled
+    )
+    exclusion: Weight = 0.0  # of sentences of one image claiming the same pixels
+    sharing: bool = False  # paraphrases have one label
+    truncation: Share = 0.0  # of a batch, the worst, that teaches nothing at the end
+    hidden_patches: Share = 0.0
+    hidden_words: Share = 0.0
+
+
 class SegmenterConfig(Section):
     splits: tuple[str, ...] = ("", "train")  # of the labels that may teach; "" are those without a split
     size: Count = 416  # pixels of the square that is read, a multiple of CLIP's cells
@@ -138,6 +153,7 @@ class SegmenterConfig(Section):
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
     layers: Count = 3
     losses: LossesConfig = LossesConfig()
+    noise: NoiseConfig = NoiseConfig()
     seed: Annotated[int, Field(ge=0)] = 0
     steps: Count = 20_000
     batch: Count = 16  # sentences a step

@@ -26,6 +26,7 @@ from ppt.report import preview
 from ppt.seeding import torch_generator
 from ppt.segmenter.learner import Learner, Weights
 from ppt.segmenter.model import Design, Segmenter
+from ppt.segmenter.noise import Measures
 from ppt.segmenter.reader import SHARD, Reader, rows_and_tensors
 from ppt.store import Artifact, begin
 from ppt.training import Plan, train
@@ -79,12 +80,16 @@ def _train(config: Config, lessons: Pseudo, folder: Path, fingerprint: str) -> S
         torch.manual_seed(torch_generator(settings.seed, "segmenter", "network").initial_seed())
         plain = frozenset(clip.tokens([PLAIN])[0].tolist())
         learner = Learner(
-            Segmenter(clip.towers(), design(config)), Weights(**settings.losses.model_dump()), plain
+            Segmenter(clip.towers(), design(config)),
+            Weights(**settings.losses.model_dump()),
+            Measures(**settings.noise.model_dump()),
+            settings.steps,
+            plain,
         ).to(device)
 
     def losses_of(step: int) -> dict[str, torch.Tensor]:
         rng = torch_generator(settings.seed, "segmenter/step", str(step))
-        return learner(lessons.drawn(step).to(device), rng)
+        return learner(lessons.drawn(step).to(device), step, rng)
 
     plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
     state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), folder / "log.jsonl")

@@ -192,7 +192,7 @@ class TextTower(nn.Module):
     def begin(
         self,
         tokens: Int[Tensor, "b n"],
-        hidden: Bool[Tensor, "b t"] | None = None,
+        hidden: Bool[Tensor, "b n"] | None = None,
         blank: Float[Tensor, " d"] | None = None,
     ) -> TextState:
         """Token ids as open_clip makes them, the end being the highest; cut behind the last one's end, which
@@ -202,7 +202,7 @@ class TextTower(nn.Module):
         tokens = tokens[:, : int(end.max()) + 1]
         embedded = self.token_embedding(tokens)
         if hidden is not None and blank is not None:
-            embedded = torch.where(hidden[..., None], blank, embedded)
+            embedded = torch.where(hidden[:, : tokens.shape[1], None], blank, embedded)
         return TextState(embedded + self.positional_embedding[: tokens.shape[1]], end)
 
     def advance(self, state: TextState, stage: int) -> TextState:
@@ -214,7 +214,7 @@ class TextTower(nn.Module):
     def read(
         self,
         tokens: Int[Tensor, "b n"],
-        hidden: Bool[Tensor, "b t"] | None = None,
+        hidden: Bool[Tensor, "b n"] | None = None,
         blank: Float[Tensor, " d"] | None = None,
     ) -> Words:
         """From the first stage to the last."""

@@ -4,19 +4,21 @@ Where a pseudo-label is believed by its weight only, so is all that it teaches b
 region on the wrong thing harms most.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ppt.segmenter import noise
 from ppt.segmenter.losses import region
 from ppt.segmenter.losses.alignment import Alignment
 from ppt.segmenter.losses.contrast import Contrast
 from ppt.segmenter.losses.grounding import Grounding, hide
 from ppt.segmenter.losses.pairwise import Pairwise
 from ppt.segmenter.model import Seen, Segmenter
+from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
 PARAPHRASE = 0.9
 """Cosine of two sentences of one image from which they are taken to say the same."""
@@ -60,10 +62,19 @@ class Lessons:
 class Learner(nn.Module):
     """The segmenter with the heads that only training needs."""
 
-    def __init__(self, segmenter: Segmenter, weights: Weights, plain: frozenset[int] = frozenset()) -> None:
-        """plain: tokens that are never worth hiding, as articles are not."""
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        weights: Weights,
+        measures: Measures,
+        steps: int,
+        plain: frozenset[int] = frozenset(),
+    ) -> None:
+        """steps: of the whole training. plain: tokens that are never worth hiding, as articles are not."""
         super().__init__()
-        self.segmenter, self.weights = segmenter, weights
+        self.segmenter, self.weights, self.measures, self.steps = segmenter, weights, measures, steps
+        self.teacher = Teacher(segmenter) if measures.ask_teacher else None
+        self.early = EarlyLearning(steps, measures.correction) if measures.correction else None
         self._plain = sorted(plain)
         width, text = segmenter.design.width, segmenter.towers.text
         heads: dict[str, nn.Module] = {}
@@ -77,21 +88,65 @@ class Learner(nn.Module):
             heads["alignment"] = Alignment(width // 2, text.dimension)
         self.heads = nn.ModuleDict(heads)
 
-    def forward(self, lessons: Lessons, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses that are not left out, each times its weight; `generator` draws cells and words."""
-        seen = self.segmenter(lessons.pixels, lessons.tokens)
-        losses = self._region(seen, lessons)
+    def forward(self, lessons: Lessons, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of a step that are not left out, each times its weight; `generator` draws what is hidden
+        and compared.
+        """
+        measures = self.measures
+        share = None
+        if self.teacher is not None:
+            self.teacher.follow(self.segmenter)
+            share = self.teacher.share(lessons.pixels, lessons.tokens)
+        seen = self.segmenter(*self._hidden(lessons, generator))
+        lessons = self._mended(lessons, seen, share, step)
+        pixels = lessons.there
+        if measures.pixel_confidence and share is not None:
+            pixels = pixels * region.pixel_confidence(share)
+        losses = self._region(seen, lessons, pixels)
         each = self._heads(seen, lessons, generator)
         losses |= {name: region.weighted(loss, lessons.believed) for name, loss in each.items()}
-        return {name: getattr(self.weights, name) * loss for name, loss in losses.items()}
+        losses = {name: getattr(self.weights, name) * loss for name, loss in losses.items()}
+        if measures.teacher and share is not None:
+            apart = (seen.logits.float().sigmoid() - share).square() * lessons.there
+            losses["teacher"] = measures.teacher * apart.sum() / lessons.there.sum().clamp(min=1e-6)
+        if measures.exclusion:
+            rivals = _of_one_image(lessons) & ~_alike(seen.words.sentence.detach())
+            claimed = noise.exclusion(seen.logits, lessons.there, rivals)
+            losses["exclusion"] = measures.exclusion * region.weighted(claimed, lessons.believed)
+        return losses
 
-    def _region(self, seen: Seen, lessons: Lessons) -> dict[str, Tensor]:
+    def _hidden(self, lessons: Lessons, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the segmenter is shown and told."""
+        pixels, tokens, measures = lessons.pixels, lessons.tokens, self.measures
+        if measures.hidden_patches:
+            pixels = noise.without_patches(pixels, measures.hidden_patches, generator)
+        if measures.hidden_words:
+            tokens = noise.without_words(tokens, self._wanted(tokens), measures.hidden_words, generator)
+        return pixels, tokens
+
+    def _mended(self, lessons: Lessons, seen: Seen, share: Tensor | None, step: int) -> Lessons:
+        """The lessons with the labels and the belief that the measures against noise leave them."""
+        measures, covered, believed = self.measures, lessons.covered, lessons.believed
+        logits = seen.logits.detach()
+        if measures.sharing:
+            alike = _of_one_image(lessons) & _alike(seen.words.sentence.detach())
+            covered = noise.shared(covered, believed, alike)
+        if self.early is not None and share is not None:
+            agreement = region.weighted(1 - region.soft_iou(logits, covered, lessons.there), believed)
+            if self.early.over(step, agreement.item()):
+                covered = noise.corrected(covered, share)
+        if measures.truncation:
+            wrong = region.dice(logits, covered, lessons.there)
+            believed = believed * noise.kept(wrong, measures.truncation * step / self.steps)
+        return replace(lessons, covered=covered, believed=believed)
+
+    def _region(self, seen: Seen, lessons: Lessons, pixels: Tensor) -> dict[str, Tensor]:
         logits, covered, there = seen.logits, lessons.covered, lessons.there
         losses: dict[str, Tensor] = {}
         if self.weights.cross_entropy:
-            losses["cross_entropy"] = region.cross_entropy(logits, covered, there)
+            losses["cross_entropy"] = region.cross_entropy(logits, covered, pixels)
         if self.weights.focal:
-            losses["focal"] = region.focal(logits, covered, there)
+            losses["focal"] = region.focal(logits, covered, pixels)
         for name, loss in (("dice", region.dice), ("soft_iou", region.soft_iou)):
             if getattr(self.weights, name):
                 losses[name] = region.weighted(loss(logits, covered, there), lessons.believed)
@@ -121,30 +176,43 @@ class Learner(nn.Module):
     ) -> Float[Tensor, " b"]:
         head, text = self.heads["grounding"], self.segmenter.towers.text
         assert isinstance(head, Grounding)
-        there = seen.words.there
-        tokens = lessons.tokens[:, : there.shape[1]]
-        plain = torch.tensor(self._plain, device=tokens.device, dtype=tokens.dtype)
-        wanted = there & ~torch.isin(tokens, plain)
-        wanted[:, 0] = False
-        wanted &= F.pad(there[:, 1:], (0, 1))  # neither start nor end
-        hidden = hide(wanted, generator)
+        hidden = hide(self._wanted(lessons.tokens), generator)
         words = text.read(lessons.tokens, hidden, head.blank)
+        there = words.there
+        tokens, hidden = lessons.tokens[:, : there.shape[1]], hidden[:, : there.shape[1]]
         cells = seen.rounds[-1] if seen.rounds else torch.stack(seen.levels).mean(0)
         return head(words.tokens, there, cells, covered, hidden, tokens, text.token_embedding.weight)
+
+    def _wanted(self, tokens: Int[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+        """The words that say something of a picture: neither plain ones, nor start, end and padding."""
+        plain = torch.tensor(self._plain, device=tokens.device, dtype=tokens.dtype)
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        inside = (place > 0) & (place < tokens.argmax(1, keepdim=True))
+        return inside & ~torch.isin(tokens, plain)
+
+
+def _alike(sentence: Float[Tensor, "b e"]) -> Bool[Tensor, "b b"]:
+    """Which sentences are taken to say the same, each as itself."""
+    unit = F.normalize(sentence.float(), dim=-1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return itself | (unit @ unit.T >= PARAPHRASE)
+
+
+def _of_one_image(lessons: Lessons) -> Bool[Tensor, "b b"]:
+    return lessons.image[:, None] == lessons.image
 
 
 def meant_alike(
     sentence: Float[Tensor, "b e"], lessons: Lessons
 ) -> tuple[Bool[Tensor, "b b"], Bool[Tensor, "b b"]]:
     """Which sentences mean one thing, by themselves and by their masks, and of which that is unclear."""
-    unit = F.normalize(sentence.float(), dim=-1)
-    likely = unit @ unit.T >= PARAPHRASE
+    likely = _alike(sentence)
     flat = (lessons.covered > 0.5).flatten(1).float()
     both = flat @ flat.T
     size = flat.sum(1)
     overlap = both > SAME * (size[:, None] + size - both).clamp(min=1)
-    one = lessons.image[:, None] == lessons.image
-    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    one = _of_one_image(lessons)
+    itself = torch.eye(len(likely), dtype=torch.bool, device=likely.device)
     same = itself | (one & likely & overlap)
     # Of another image, a sentence that says the same may be true of this thing, too.
     return same, (one & (likely | overlap) | (~one & likely)) & ~same

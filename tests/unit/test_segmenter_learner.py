@@ -8,8 +8,10 @@ from fixtures.towers import VIT, pixels, random_clip, sentences, towers_of
 from ppt.segmenter import learner as module
 from ppt.segmenter.learner import Learner, Lessons, Weights, meant_alike
 from ppt.segmenter.model import Design, Segmenter
+from ppt.segmenter.noise import Measures
 
 NONE = Weights(**{field.name: 0.0 for field in fields(Weights)})
+NO_MEASURES = Measures()
 ALL = Weights(**{field.name: 1.0 for field in fields(Weights)})
 
 
@@ -23,10 +25,10 @@ def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
     )
 
 
-def learner(weights) -> Learner:
+def learner(weights, measures=NO_MEASURES) -> Learner:
     torch.manual_seed(0)
     design = Design("bridger", "rca", 2, "add", "query", width=32, adapter_width=16, layers=1)
-    return Learner(Segmenter(towers_of(random_clip(VIT)), design), weights, frozenset({0}))
+    return Learner(Segmenter(towers_of(random_clip(VIT)), design), weights, measures, 40, frozenset({0}))
 
 
 def rng():
@@ -39,7 +41,7 @@ def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
     for name in (field.name for field in fields(Weights)):
         found = learner(replace(NONE, **{name: 2.0}))
         found.load_state_dict(model.state_dict(), strict=False)
-        losses = found(lessons(), rng())
+        losses = found(lessons(), 0, rng())
         assert list(losses) == [name]
         losses[name].backward()
         assert losses[name].isfinite()
@@ -48,14 +50,16 @@ def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
 
 def test_a_weight_is_a_factor_and_zero_leaves_the_loss_and_its_head_out():
     one, three = learner(replace(NONE, dice=1.0)), learner(replace(NONE, dice=3.0))
-    assert three(lessons(), rng())["dice"].item() == pytest.approx(3 * one(lessons(), rng())["dice"].item())
+    assert three(lessons(), 0, rng())["dice"].item() == pytest.approx(
+        3 * one(lessons(), 0, rng())["dice"].item()
+    )
     assert not one.heads
     assert set(learner(ALL).heads) == {"pairwise", "contrast", "grounding", "alignment"}
 
 
 def test_what_is_not_believed_teaches_pixels_alone():
     model = learner(ALL)
-    losses = model(lessons(believed=(0.0, 0.0, 0.0)), rng())
+    losses = model(lessons(believed=(0.0, 0.0, 0.0)), 0, rng())
     assert {name for name, loss in losses.items() if loss != 0} == {"cross_entropy", "focal"}
 
 
@@ -87,7 +91,7 @@ def test_neither_start_nor_end_nor_what_is_plain_is_hidden(monkeypatch):
     monkeypatch.setattr(module, "hide", lambda wanted, _: asked.setdefault("wanted", wanted))
     given = lessons()
     given.tokens[0, 1:4] = torch.tensor([0, 7, 8])  # the first word is plain
-    learner(replace(NONE, grounding=1.0))(given, rng())
+    learner(replace(NONE, grounding=1.0))(given, 0, rng())
     wanted = asked["wanted"]
     assert wanted[0].nonzero()[:, 0].tolist() == [2, 3]
     assert wanted[2].nonzero()[:, 0].tolist() == [p for p in (1, 2, 3, 4) if given.tokens[2, p] != 0]
