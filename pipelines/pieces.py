@@ -10,8 +10,8 @@ from ppt.records import images
 from ppt.rle import decode, from_json
 
 
-class Pieces(Sequence[Piece]):
-    """The rows {image, sha256, text, segmentation} as pieces. Raises ImageError where an image went away."""
+class StoredPieces:
+    """Rows {image, sha256, text, segmentation} as `Pieces`. Raises ImageError where an image went away."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], root: Path, policy: images.ImagePolicy) -> None:
         self._rows, self._root, self._policy = rows, root, policy
@@ -20,8 +20,8 @@ class Pieces(Sequence[Piece]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Piece:  # type: ignore[override]
-        return self._load(int(index))
+    def __getitem__(self, index: int, /) -> Piece:
+        return self._load(index)
 
     def _read(self, index: int) -> Piece:
         row = self._rows[index]

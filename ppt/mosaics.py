@@ -9,6 +9,7 @@ no further than its reference to YOLOv4; their making is ours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -36,6 +37,15 @@ class Piece:
     text: str
 
 
+@runtime_checkable
+class Pieces(Protocol):
+    """Pieces by number, from 0; they may be read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Piece: ...
+
+
 @dataclass(frozen=True)
 class Said:
     """A sentence that is true of one thing of a mosaic: its index, and one of KINDS."""
@@ -57,7 +67,7 @@ class Mosaic:
     said: tuple[Said, ...]
 
 
-def sample_mosaic(rng: np.random.Generator, pieces: Sequence[Piece], side: int) -> tuple[Mosaic, list[Said]]:
+def sample_mosaic(rng: np.random.Generator, pieces: Pieces, side: int) -> tuple[Mosaic, list[Said]]:
     """A mosaic of THINGS, with twins more often than not, and up to SENTENCES of what can be said of it, of
     all kinds alike.
     """
@@ -71,7 +81,7 @@ def sample_mosaic(rng: np.random.Generator, pieces: Sequence[Piece], side: int) 
 
 
 def make_mosaic(
-    rng: np.random.Generator, pieces: Sequence[Piece], count: int, twins: bool, tiled: bool, side: int
+    rng: np.random.Generator, pieces: Pieces, count: int, twins: bool, tiled: bool, side: int
 ) -> Mosaic:
     """A mosaic of `count` of the `pieces`, drawn at random; with `twins`, the first of them comes twice.
 

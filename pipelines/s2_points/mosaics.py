@@ -19,13 +19,13 @@ import numpy as np
 from pipelines import stage
 from pipelines.asking import read_example
 from pipelines.doors import open_clip_door, open_sam_door
-from pipelines.pieces import Pieces
+from pipelines.pieces import StoredPieces
 from pipelines.s2_points.own_pairs import lesson_settings
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.manifest import Manifest
-from ppt.mosaics import Mosaic, Said, noun, sample_mosaic
+from ppt.mosaics import Mosaic, Pieces, Said, noun, sample_mosaic
 from ppt.points.lessons import make_lesson, stored
 from ppt.points.losses import covers_of
 from ppt.points.reading import packed, read
@@ -90,8 +90,8 @@ def _context(
     return Context(clip, sam, config, _pieces(config, output, rows))
 
 
-def _pieces(config: Config, output: Path, rows: Sequence[dict[str, Any]]) -> Pieces:
-    return Pieces(rows, stage.images_root(config, output), stage.image_policy(config))
+def _pieces(config: Config, output: Path, rows: Sequence[dict[str, Any]]) -> StoredPieces:
+    return StoredPieces(rows, stage.images_root(config, output), stage.image_policy(config))
 
 
 def best(lessons: Artifact, share: float) -> dict[str, dict[str, Any]]:

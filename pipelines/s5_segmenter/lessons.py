@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from pipelines import stage
-from pipelines.pieces import Pieces
+from pipelines.pieces import StoredPieces
 from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.mosaics import sample_mosaic
@@ -163,12 +163,14 @@ class Pseudo:
             torch.tensor([lesson.number for lesson in chosen]),
         )
 
-    def _cut(self) -> Pieces:
+    def _cut(self) -> StoredPieces:
         rows = [
             {**self.taught[number].labels[0].to_json(), "sha256": self.taught[number].sha256}
             for number in self._alone
         ]
-        return Pieces(rows, stage.images_root(self._config, self._output), stage.image_policy(self._config))
+        return StoredPieces(
+            rows, stage.images_root(self._config, self._output), stage.image_policy(self._config)
+        )
 
     def _read(self, number: int) -> torch.Tensor:
         image, sha256 = self.taught[number].labels[0].image, self.taught[number].sha256

@@ -66,7 +66,8 @@ def test_a_sentence_cut_behind_its_end_is_encode_text(length):
 def test_what_is_hidden_is_read_as_the_blank():
     net = random_clip(VIT)
     text, tokens = towers_of(net).text, sentences(3)
-    hidden = torch.tensor([[False, True, False, False, False]])
+    hidden = torch.zeros_like(tokens).bool()
+    hidden[0, 1] = True
     word = net.token_embedding.weight[5]
     other = tokens.clone()
     other[0, 1] = 5
