@@ -1,5 +1,8 @@
 """One map, the words and the sentence -> a mask at four times the map's resolution.
 
+What CLIP's cells are too coarse for can be read from the image itself: `detail` channels of a few
+convolutions join the enlarged map (after ViT-Adapter's spatial prior, Chen et al., ICLR 2023).
+
 dynamic (CRIS, Wang et al., CVPR 2022, sections 3.2 and 3.3): cells read the words, the map is enlarged, and
 the sentence makes the kernel that is laid over it.
 query (after SAM's mask decoder, Kirillov et al. 2023, appendix A): a query that begins as the sentence reads
@@ -14,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ppt.segmenter.layers import Attention, FeedForward, as_map, convolution, rows, waves
+from ppt.segmenter.layers import Attention, FeedForward, as_map, convolution, resized, rows, waves
 
 Decoder = Literal["dynamic", "query"]
 HEADS = 8
@@ -33,13 +36,13 @@ class Drawn:
 class Dynamic(nn.Module):
     """Layers of self-attention, attention to the words, and a feed-forward layer; then the kernel."""
 
-    def __init__(self, words: int, sentence: int, width: int, layers: int) -> None:
+    def __init__(self, words: int, sentence: int, width: int, layers: int, detail: int = 0) -> None:
         super().__init__()
         self.words = nn.Linear(words, width)
         self.itself = nn.ModuleList([Attention(width, HEADS) for _ in range(layers)])
         self.read = nn.ModuleList([Attention(width, HEADS) for _ in range(layers)])
         self.rest = nn.ModuleList([FeedForward(width) for _ in range(layers)])
-        self.enlarge = Enlarge(width, width // 2)
+        self.enlarge = Enlarge(width, width // 2, detail)
         self.kernel = nn.Linear(sentence, 9 * (width // 2) + 1)
 
     def forward(
@@ -48,13 +51,14 @@ class Dynamic(nn.Module):
         words: Float[Tensor, "b t d"],
         there: Bool[Tensor, "b t"],
         sentence: Float[Tensor, "b e"],
+        image: Float[Tensor, "b 3 y x"],
     ) -> Drawn:
         grid = int(cells.shape[-2]), int(cells.shape[-1])
         x, known, where = rows(cells), self.words(words), waves(cells)
         for itself, read, rest in zip(self.itself, self.read, self.rest, strict=True):
             x = itself(x, where=where, keys_where=where)
             x = rest(read(x, known, ~there, where=where))
-        pixels = self.enlarge(as_map(x, grid))
+        pixels = self.enlarge(as_map(x, grid), image)
         count, channels, high, wide = pixels.shape
         kernel = self.kernel(sentence)
         weight = kernel[:, :-1].reshape(count, channels, 3, 3) * channels**-0.5
@@ -66,7 +70,7 @@ class Dynamic(nn.Module):
 class Query(nn.Module):
     """Layers in which [query; words] read themselves and the cells, and the cells read them."""
 
-    def __init__(self, words: int, sentence: int, width: int, layers: int) -> None:
+    def __init__(self, words: int, sentence: int, width: int, layers: int, detail: int = 0) -> None:
         super().__init__()
         self.words, self.sentence = nn.Linear(words, width), nn.Linear(sentence, width)
         self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
@@ -74,7 +78,7 @@ class Query(nn.Module):
         self.look = nn.ModuleList([Attention(width, HEADS) for _ in range(layers)])
         self.rest = nn.ModuleList([FeedForward(width) for _ in range(layers)])
         self.answer = nn.ModuleList([Attention(width, HEADS) for _ in range(layers)])
-        self.enlarge = Enlarge(width, width // 2)
+        self.enlarge = Enlarge(width, width // 2, detail)
         self.norm = nn.LayerNorm(width)
         self.kernel = nn.Sequential(
             nn.Linear(width, width),
@@ -91,6 +95,7 @@ class Query(nn.Module):
         words: Float[Tensor, "b t d"],
         there: Bool[Tensor, "b t"],
         sentence: Float[Tensor, "b e"],
+        image: Float[Tensor, "b 3 y x"],
     ) -> Drawn:
         grid = int(cells.shape[-2]), int(cells.shape[-1])
         x, where = rows(cells), waves(cells)
@@ -100,21 +105,39 @@ class Query(nn.Module):
             tokens = itself(tokens, missing=missing)
             tokens = rest(look(tokens, x, keys_where=where))
             x = answer(x, tokens, missing, where=where)
-        pixels = self.enlarge(as_map(x, grid))
+        pixels = self.enlarge(as_map(x, grid), image)
         kernel = self.kernel(self.norm(tokens[:, 0]))
         logits = torch.einsum("bchw,bc->bhw", pixels, kernel)[:, None] * pixels.shape[1] ** -0.5
         return Drawn(logits + self.bias, pixels)
 
 
 class Enlarge(nn.Module):
-    """To four times the resolution in two steps, each enlarged bilinearly and convolved."""
+    """To four times the resolution in two steps, each enlarged bilinearly and convolved; the image's detail
+    joins before the last.
+    """
 
-    def __init__(self, width: int, out: int) -> None:
+    def __init__(self, width: int, out: int, detail: int) -> None:
         super().__init__()
-        self.steps = nn.ModuleList([convolution(width, width, 3), convolution(width, out, 3)])
+        self.first, self.second = convolution(width, width, 3), convolution(width + detail, out, 3)
         self.last = nn.Conv2d(out, out, 1)
+        self.detail = None
+        if detail:
+            steps = (
+                convolution(3, detail, 3, 2),
+                convolution(detail, detail, 3, 2),
+                convolution(detail, detail, 3),
+            )
+            self.detail = nn.Sequential(*steps)
 
-    def forward(self, cells: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k _ _"]:
-        for step in self.steps:
-            cells = step(F.interpolate(cells, scale_factor=2, mode="bilinear", align_corners=False))
-        return self.last(cells)
+    def forward(
+        self, cells: Float[Tensor, "b c h w"], image: Float[Tensor, "b 3 y x"]
+    ) -> Float[Tensor, "b k _ _"]:
+        cells = _doubled(self.first(_doubled(cells)))
+        if self.detail is not None:
+            grid = int(cells.shape[-2]), int(cells.shape[-1])
+            cells = torch.cat([cells, resized(self.detail(image), grid)], 1)
+        return self.last(self.second(cells))
+
+
+def _doubled(cells: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c _ _"]:
+    return F.interpolate(cells, scale_factor=2, mode="bilinear", align_corners=False)

@@ -14,10 +14,10 @@ def silent(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return layer
 
 
-def convolution(inside: int, outside: int, size: int = 1) -> nn.Sequential:
+def convolution(inside: int, outside: int, size: int = 1, stride: int = 1) -> nn.Sequential:
     """Convolution, GroupNorm, ReLU: batch statistics mean nothing where batches are small."""
     return nn.Sequential(
-        nn.Conv2d(inside, outside, size, padding=size // 2, bias=False),
+        nn.Conv2d(inside, outside, size, stride, size // 2, bias=False),
         nn.GroupNorm(groups(outside), outside),
         nn.ReLU(inplace=True),
     )

@@ -21,7 +21,9 @@ from ppt.segmenter.necks import Gather, Neck
 
 @dataclass(frozen=True)
 class Design:
-    """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none."""
+    """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none.
+    detail: channels that are read from the image's own pixels, 0 for none.
+    """
 
     adapter: Adapter
     neck: Neck
@@ -31,6 +33,7 @@ class Design:
     width: int
     adapter_width: int
     layers: int
+    detail: int = 0
 
     def __post_init__(self) -> None:
         if self.width % 16 or self.adapter_width % 4:
@@ -85,7 +88,7 @@ class Segmenter(nn.Module):
             self.fusion = HumanLikeAttention(words, text.dimension, width, design.rounds, design.feedback)
             words = width
         decoder = Query if design.decoder == "query" else Dynamic
-        self.decoder = decoder(words, text.dimension, width, design.layers)
+        self.decoder = decoder(words, text.dimension, width, design.layers, design.detail)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"], tokens: Int[Tensor, "b n"]) -> Seen:
         """Normalised pixels whose sides are multiples of the tower's stride, and token ids."""
@@ -96,7 +99,7 @@ class Segmenter(nn.Module):
         if self.fusion is not None:
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds
-        drawn = self.decoder(cells, spoken, words.there, words.sentence)
+        drawn = self.decoder(cells, spoken, words.there, words.sentence, pixels)
         return Seen(
             drawn.logits, drawn.pixels, tuple(taps), gathered.levels, gathered.costs, rounds, words, spoken
         )

@@ -50,7 +50,7 @@ class Reader:
         """What each sentence means in an RGB image."""
         frame = Frame(self.size, *image.shape[:2])
         found: list[Prediction] = []
-        for seen in self._seen(image, texts):
+        for seen in self._seen(self._framed(image), texts):
             logits = seen.logits[0, 0].float()
             inside = logits.sigmoid()[logits > 0]
             sure = float(inside.mean()) if len(inside) else 0.0
@@ -69,21 +69,23 @@ class Reader:
         """
         frame = Frame(self.size, *image.shape[:2])
         found: list[dict[str, np.ndarray]] = []
-        for seen in self._seen(image, texts):
+        pixels = self._framed(image)
+        for seen in self._seen(pixels, texts):
             words = seen.words
             tap = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
             maps = {"tap": tap} | {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
             shown = {name: _stretched(frame.opened(_plane(map))) for name, map in maps.items()}
             for number, cells in enumerate(seen.rounds):
-                drawn = self.segmenter.decoder(cells, seen.spoken, words.there, words.sentence)
+                drawn = self.segmenter.decoder(cells, seen.spoken, words.there, words.sentence, pixels)
                 shown[f"round_{number + 1}"] = frame.opened(_plane(drawn.logits[:, 0].sigmoid()))
             shown["logits"] = frame.opened(_plane(seen.logits[:, 0].sigmoid()))
             found.append(shown)
         return found
 
-    def _seen(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> Iterator[Seen]:
-        device = next(self.segmenter.parameters()).device
-        pixels = self.clip.framed(image, self.size)[None].to(device)
+    def _framed(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 s s"]:
+        return self.clip.framed(image, self.size)[None].to(next(self.segmenter.parameters()).device)
+
+    def _seen(self, pixels: Float[Tensor, "1 3 s s"], texts: Sequence[str]) -> Iterator[Seen]:
         for text in texts:  # one by one: the last bits of a row depend on the other rows of its batch
             yield self.segmenter(pixels, self.clip.tokens([text]))
 
