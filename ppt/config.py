@@ -160,8 +160,12 @@ class SegmenterConfig(Section):
     batch: Count = 16  # sentences a step
     together: Count = 2  # of them, at most, about one image
     mosaics: Share = 0.5  # of them, the share about mosaics of the images of one thing
+    accumulate: Count = 1  # batches whose gradients make a step
+    bfloat16: bool = False
     rate: Annotated[float, Field(gt=0)] = 1e-4
     save_every: Count = 500
+    held_out: Share = 0.0  # of the images, those whose labels tell when to stop, and teach nothing
+    patience: Count = 5  # checkpoints without a gain on them before it stops
 
 
 class EvaluateConfig(Section):

@@ -2,8 +2,9 @@
 
     train(model, losses_of, plan, checkpoints, log)
 
-`losses_of(step)` draws the batch of a step and returns its losses by name. It must depend on nothing but the
-step and the model, so that a training that was killed goes on as if nothing had happened.
+`losses_of(number)` draws the batch of that number and returns its losses by name; a step takes
+plan.accumulate batches. It must depend on nothing but the number and the model, so that a training that was
+killed goes on as if nothing had happened.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppt.checkpoint import Checkpoints, State
+from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
 
 
@@ -30,6 +31,8 @@ class Plan:
     warmup: the share of the steps over which the rate rises, before it falls to 0 along a cosine. clip: the
     largest norm of the gradient of each of the model's parts. average: of the running mean of the weights,
     the share that stays at each step. patience: steps in a row without a finite loss before giving up.
+    accumulate: batches a step, whose gradients are averaged. power: the rate falls along a polynomial of that
+    power instead, as DeepLab's does (Chen et al. 2016). bfloat16: compute in it where torch deems it safe.
     """
 
     steps: int
@@ -40,6 +43,9 @@ class Plan:
     average: float = 0.99
     save_every: int = 200
     patience: int = 20
+    accumulate: int = 1
+    power: float | None = None
+    bfloat16: bool = False
 
     def rate_at(self, step: int) -> float:
         """The learning rate of step number `step`, counted from 0."""
@@ -47,7 +53,35 @@ class Plan:
         if progress < self.warmup:
             return self.rate * progress / self.warmup
         through = (progress - self.warmup) / max(1e-9, 1 - self.warmup)
+        if self.power is not None:
+            return self.rate * (1 - through) ** self.power
         return self.rate * (0.5 + 0.5 * math.cos(math.pi * through))
+
+
+@dataclass(frozen=True)
+class Held:
+    """When to stop early. score: of averaged weights on what was held out, the higher the better; asked at
+    every checkpoint. patience: checkpoints without a better one before stopping.
+    """
+
+    score: Callable[[dict[str, Tensor]], float]
+    patience: int
+
+
+@dataclass
+class _Best:
+    """The best averaged weights so far, and for how many checkpoints there were none better."""
+
+    state: dict[str, Tensor]
+    score: float = -math.inf
+    waited: int = 0
+
+    def ask(self, held: Held, average: dict[str, Tensor]) -> None:
+        score = held.score(average)
+        self.waited += 1
+        if score > self.score:
+            self.state = {name: value.clone() for name, value in average.items()}
+            self.score, self.waited = score, 0
 
 
 def train(
@@ -58,8 +92,9 @@ def train(
     log: Path,
     after_step: Callable[[int, dict[str, float]], object] | None = None,
     until: int | None = None,
+    held: Held | None = None,
 ) -> dict[str, Tensor]:
-    """Train `model` in place and return the averaged weights of its state.
+    """Train `model` in place and return the averaged weights of its state: the last, or with `held` the best.
 
     The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
     DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
@@ -71,6 +106,7 @@ def train(
     groups = [{"params": decayed, "weight_decay": plan.decay}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=plan.rate)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    best = _Best(average)
     start, bad = 0, 0
     found = checkpoints.load()
     if found is not None:
@@ -78,15 +114,16 @@ def train(
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, bad = state["average"], state["bad"]
+        best = _Best(**state["best"]) if held is not None else best
     rows = _kept(log, start)
     end = plan.steps if until is None else min(until, plan.steps)
     for step in range(start, end):
-        losses = losses_of(step)
-        loss = torch.stack(list(losses.values())).sum()
+        if held is not None and best.waited > held.patience:
+            break
         optimiser.zero_grad(set_to_none=True)
-        good = bool(torch.isfinite(loss))
+        shown = _backward(model, losses_of, plan, step)
+        good = shown is not None
         if good:
-            loss.backward()
             norms = [nn.utils.clip_grad_norm_(part, plan.clip) for part in _parts(model)]
             good = bool(torch.isfinite(torch.stack(norms)).all())
         if good:
@@ -100,29 +137,43 @@ def train(
                 f"{log.parent}: no finite loss since step {step - plan.patience}; the checkpoint before it "
                 "is kept; lower the learning rate and use --fresh"
             )
-        shown = {name: round(value.item(), 6) for name, value in losses.items()} if good else {"skipped": 1.0}
-        rows.append({"step": step, **shown})
+        row = {name: round(value, 6) for name, value in shown.items()} if good and shown else {"skipped": 1.0}
+        rows.append({"step": step, **row})
         if after_step is not None:
-            after_step(step, shown)
+            after_step(step, row)
         if (step + 1) % plan.save_every == 0 or step + 1 == end:
+            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+            if held is not None:
+                best.ask(held, average)
+                rows[-1]["held_out"] = round(best.score, 6)
+                state["best"] = vars(best)
             write_atomic(log, json_lines(rows))
-            checkpoints.save(step + 1, _state(model, optimiser, average, bad))
-    return average
+            checkpoints.save(step + 1, {**state, "bad": bad})
+    return average if held is None else best.state
+
+
+def _backward(
+    model: nn.Module, losses_of: Callable[[int], Mapping[str, Tensor]], plan: Plan, step: int
+) -> dict[str, float] | None:
+    """The gradients of a step's batches, and their mean losses; None where one is not finite."""
+    device = next(model.parameters()).device.type
+    shown: dict[str, float] = {}
+    for part in range(plan.accumulate):
+        with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):
+            losses = losses_of(step * plan.accumulate + part)
+            loss = torch.stack(list(losses.values())).sum() / plan.accumulate
+        if not torch.isfinite(loss):
+            return None
+        loss.backward()
+        for name, value in losses.items():
+            shown[name] = shown.get(name, 0.0) + value.item() / plan.accumulate
+    return shown
 
 
 def _parts(model: nn.Module) -> list[list[nn.Parameter]]:
     """The parameters of each child, and the model's own: what one of them is taught does not slow another."""
     parts = [list(child.parameters()) for child in model.children()]
     return [part for part in [*parts, list(model.parameters(recurse=False))] if part]
-
-
-def _state(model: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor], bad: int) -> State:
-    return {
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "average": average,
-        "bad": bad,
-    }
 
 
 @torch.no_grad()

@@ -10,14 +10,16 @@ too. No truth is read.
 """
 
 import shutil
+import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pipelines import stage
 from pipelines.doors import open_clip_door
-from pipelines.s5_segmenter.lessons import Pseudo, taught
+from pipelines.s5_segmenter.lessons import Pseudo, held_out, taught
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
 from ppt.config import Config, ConfigError
@@ -29,10 +31,14 @@ from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.noise import Measures
 from ppt.segmenter.reader import SHARD, Reader, rows_and_tensors
 from ppt.store import Artifact, begin
-from ppt.training import Plan, train
+from ppt.training import Held, Plan, train
 
 STAGE = "segmenter"
 PREVIEWED = 12
+POWER = 0.9
+"""Of the polynomial along which the learning rate falls."""
+ASKED = 200
+"""Labels held out, at most, that are asked about at a checkpoint."""
 PLAIN = "a an the of to in on at is are and with that which it its , . ; : ! ?"
 """What says nothing of a picture, and is never hidden from the segmenter to be guessed."""
 
@@ -58,8 +64,16 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         for shard in writer.missing:
             if fresh and folder.exists():
                 shutil.rmtree(folder)
-            lessons = Pseudo(config, output, clip, taught(config, records, labels))
-            segmenter = _train(config, lessons, folder, manifest.fingerprint)
+            teaching, held = held_out(taught(config, records, labels), config.segmenter.held_out)
+            lessons = Pseudo(config, output, clip, teaching)
+            asked = Pseudo(config, output, clip, held) if held else None
+            if config.segmenter.mosaics and not lessons.makes_mosaics:
+                print(
+                    "segmenter: fewer than two images of one thing have a label, so there are no mosaics: "
+                    "only the labels teach places; mark such pairs with source object_centric",
+                    file=sys.stderr,
+                )
+            segmenter = _train(config, lessons, asked, folder, manifest.fingerprint)
             _preview(folder.parent, Reader(clip, segmenter, size), config, output, lessons)
             shard.write(*rows_and_tensors(segmenter, size))
         return stage.summary(writer.finish(), made=len(writer.missing))
@@ -71,8 +85,12 @@ def design(config: Config) -> Design:
     return Design(**{field.name: settings[field.name] for field in fields(Design)})
 
 
-def _train(config: Config, lessons: Pseudo, folder: Path, fingerprint: str) -> Segmenter:
-    """Train to the end, resuming where it stopped; the averaged weights, in evaluation mode."""
+def _train(
+    config: Config, lessons: Pseudo, asked: Pseudo | None, folder: Path, fingerprint: str
+) -> Segmenter:
+    """Train to the end, resuming where it stopped; the averaged weights, in evaluation mode. With labels that
+    are held out to be `asked` about, those that agree best with them, and no longer than that gains.
+    """
     settings = config.segmenter
     folder.mkdir(parents=True, exist_ok=True)
     clip, device = lessons.clip, resolve_device(config.device)
@@ -83,7 +101,7 @@ def _train(config: Config, lessons: Pseudo, folder: Path, fingerprint: str) -> S
             Segmenter(clip.towers(), design(config)),
             Weights(**settings.losses.model_dump()),
             Measures(**settings.noise.model_dump()),
-            settings.steps,
+            settings.steps * settings.accumulate,
             plain,
         ).to(device)
 
@@ -91,10 +109,36 @@ def _train(config: Config, lessons: Pseudo, folder: Path, fingerprint: str) -> S
         rng = torch_generator(settings.seed, "segmenter/step", str(step))
         return learner(lessons.drawn(step).to(device), step, rng)
 
-    plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
-    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), folder / "log.jsonl")
+    plan = Plan(
+        settings.steps,
+        settings.rate,
+        save_every=settings.save_every,
+        accumulate=settings.accumulate,
+        power=POWER,
+        bfloat16=settings.bfloat16,
+    )
+    held = asked and Held(lambda state: _agreement(learner, state, asked), settings.patience)
+    log = folder / "log.jsonl"
+    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), log, held=held)
     learner.load_state_dict(state)
     return learner.segmenter.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def _agreement(learner: Learner, state: dict[str, torch.Tensor], held: Pseudo) -> float:
+    """The mean IoU with the labels held out, by their weights, of a segmenter with the weights in `state`."""
+    device = next(learner.parameters()).device
+    segmenter = Segmenter(learner.segmenter.towers, learner.segmenter.design).to(device).eval()
+    prefix = "segmenter."
+    segmenter.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+    found, weights = [], []
+    for lesson in held.all(ASKED):
+        one = held.lessons([lesson]).to(device)
+        mask = segmenter(one.pixels, one.tokens).logits > 0
+        true = one.covered > 0.5
+        found.append(float((mask & true).sum() / (mask | true).sum().clamp(min=1)))
+        weights.append(lesson.believed)
+    return float(np.average(found, weights=weights)) if found else 0.0
 
 
 def _preview(folder: Path, reader: Reader, config: Config, output: Path, lessons: Pseudo) -> None:

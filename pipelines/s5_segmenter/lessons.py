@@ -1,9 +1,10 @@
 """What a step of the segmenter's training is taught: pseudo-labels, and mosaics of those of one thing."""
 
 import functools
+import itertools
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def taught(config: Config, records: Artifact, labels: Artifact) -> list[Taught]:
     ]
 
 
+def held_out(taught: Sequence[Taught], share: float) -> tuple[list[Taught], list[Taught]]:
+    """(those that teach, those held out), by what the images hold: about `share` of them are held out."""
+    held = [image for image in taught if int(image.sha256[:8], 16) < share * 16**8]
+    return [image for image in taught if image not in held], held
+
+
 class Pseudo:
     """The lessons of every step, from some images' pseudo-labels; an image is read when it is drawn."""
 
@@ -84,12 +91,11 @@ class Pseudo:
         alone.sort(key=lambda number: (-taught[number].labels[0].weight, number))
         self._alone = alone[: round(PIECES * len(alone))]
         self._pieces = self._cut()
-        if config.segmenter.mosaics and len(self._pieces) < 2:
-            print(
-                "segmenter: fewer than two images of one thing have a label, so there are no mosaics: only "
-                "the labels teach places; mark such pairs with source object_centric",
-                file=sys.stderr,
-            )
+
+    @property
+    def makes_mosaics(self) -> bool:
+        """Whether there are labels enough of images of one thing."""
+        return len(self._pieces) > 1
 
     def drawn(self, step: int) -> Lessons:
         """The batch of a step: `segmenter.mosaics` of it from new mosaics, the rest from images at random; of
@@ -106,13 +112,15 @@ class Pseudo:
             number = int(rng.integers(len(self.taught)))
             own = self.taught[number].labels
             count = min(self._config.segmenter.together, wanted - len(found))
+            if len(self._lost) == len(self.taught):
+                raise images.ImageError("missing", "segmenter: no image that may teach can be read any more")
             if self.is_there(number):
                 found += [self.lesson(number, own[i]) for i in rng.permutation(len(own))[:count]]
         return found
 
     def _mosaics(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
         settings, found, number = self._config.segmenter, list[Lesson](), len(self.taught)
-        while len(found) < wanted and len(self._pieces) > 1:
+        while len(found) < wanted and self.makes_mosaics:
             number += 1
             try:
                 mosaic, said = sample_mosaic(rng, self._pieces, settings.size)
@@ -128,16 +136,21 @@ class Pseudo:
             ]
         return found
 
+    def all(self, most: int) -> Iterator[Lesson]:
+        """The labels one by one, in order, as far as their images can be read."""
+        numbered = ((number, label) for number, image in enumerate(self.taught) for label in image.labels)
+        for number, label in itertools.islice(numbered, most):
+            if self.is_there(number):
+                yield self.lesson(number, label)
+
     def is_there(self, number: int) -> bool:
-        """Whether the image can still be read; says so once where not. Raises ImageError where none can."""
+        """Whether the image can still be read; says so once where not."""
         if number in self._lost:
             return False
         try:
             self._pixels(number)
         except images.ImageError as error:
             self._lost.add(number)
-            if len(self._lost) == len(self.taught):
-                raise
             name = self.taught[number].labels[0].image
             print(f"segmenter: {name} teaches no more: {error}", file=sys.stderr)
             return False

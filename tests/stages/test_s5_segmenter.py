@@ -9,10 +9,12 @@ import torch
 from fixtures.pictures import HEIGHT, WIDTH, disc, read_rows, write_rows
 from fixtures.processes import snapshot
 from fixtures.walk import TINY, failures, rows, settings, walk
+from PIL import Image
 
 from pipelines.s5_segmenter import lessons
 from ppt import rle
 from ppt.config import ConfigError
+from ppt.records.images import ImageError
 from ppt.segmenter.reader import read_segmenter
 from ppt.store import Artifact, ArtifactError
 
@@ -99,6 +101,59 @@ def test_half_a_batch_is_about_mosaics_of_the_labels_of_one_thing(models, of_one
     assert not torch.equal(batch.pixels[:3], pseudo.drawn(1).pixels[:3])
     none = lessons.Pseudo(settings(of_one_thing, *TINY, "segmenter.mosaics=0"), output, models.clip, taught)
     assert (none.drawn(0).image < len(taught)).all()
+
+
+def one_held_out(folder, output, *more):
+    """A config that holds one image out, and (images that teach, those held out)."""
+    walk(settings(folder, *TINY), output, "labels")
+    artifacts = [Artifact.open(output / name) for name in ("records", "labels")]
+    every = lessons.taught(settings(folder, *TINY), *artifacts)
+    share = min(int(image.sha256[:8], 16) for image in every) / 16**8 + 1e-6
+    teaching, held = lessons.held_out(every, share)
+    assert len(held) == 1
+    assert sorted(teaching + held, key=every.index) == every
+    assert (lessons.held_out(every, 0.0)[1], lessons.held_out(every, 1.0)[0]) == ([], [])
+    return settings(folder, *TINY, f"segmenter.held_out={share}", *more), teaching, held
+
+
+def test_training_stops_on_labels_held_out_which_teach_nothing(models, of_one_thing, output, monkeypatch):
+    config, teaching, _ = one_held_out(of_one_thing, output, "segmenter.patience=1", "segmenter.steps=40")
+    asked, real = set(), lessons.Pseudo.lesson
+
+    def noted(pseudo, number, label):
+        asked.add(label.id)
+        return real(pseudo, number, label)
+
+    monkeypatch.setattr(lessons.Pseudo, "lesson", noted)
+    monkeypatch.setattr("pipelines.s5_segmenter._agreement", lambda *_: 0.5)
+    walk(config, output, "segmenter", "segmenter")
+    log = read_rows(output / "segmenter/training/log.jsonl")
+    assert len(log) == 6, "after checkpoints at 2, 4 and 6 with nothing gained"
+    assert log[1]["held_out"] == 0.5
+    assert asked <= {label.id for image in teaching for label in image.labels}
+
+
+def test_what_is_held_out_is_asked_about(models, of_one_thing, output):
+    config, _, (held,) = one_held_out(of_one_thing, output, "segmenter.steps=4")
+    walk(config, output, "segmenter", "segmenter")
+    log = read_rows(output / "segmenter/training/log.jsonl")
+    assert 0 <= log[1]["held_out"] <= log[3]["held_out"] <= 1
+    best = log[1]["held_out"] == log[3]["held_out"]  # the second checkpoint gained nothing
+    reader = read_segmenter(Artifact.open(output / "segmenter"), models.clip)
+    pixels = np.array(Image.open(of_one_thing / held.labels[0].image).convert("RGB"))
+    found = reader(pixels, [label.text for label in held.labels])
+    ious = [rle.iou(p.mask, label.segmentation) for p, label in zip(found, held.labels, strict=True)]
+    mean = np.average(ious, weights=[label.weight for label in held.labels])
+    assert mean == pytest.approx(log[1 if best else 3]["held_out"], abs=0.1)  # measured on the square's grid
+
+
+def test_no_batch_can_be_drawn_where_no_image_is_left(models, all_train, output):
+    config = settings(all_train, *TINY)
+    walk(config, output, "labels")
+    for name in ("a.png", "b.png", "c.png", "copy.jpg"):
+        (all_train / name).unlink()
+    with pytest.raises(ImageError, match="no image that may teach can be read any more"):
+        walk(config, output, "segmenter", "segmenter")
 
 
 def test_mosaics_go_on_without_a_piece_that_went_away(models, of_one_thing, output, capsys):

@@ -1,6 +1,7 @@
 """The training loop and its checkpoints: resumed, the same bytes; broken, refused."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from ppt.checkpoint import CheckpointError, Checkpoints
 from ppt.seeding import torch_generator
-from ppt.training import DivergenceError, Plan, train
+from ppt.training import DivergenceError, Held, Plan, train
 
 PLAN = Plan(steps=12, rate=0.05, save_every=4, patience=2)
 
@@ -114,3 +115,85 @@ def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(tmp_path):
 def test_only_the_last_checkpoint_is_kept(tmp_path):
     run(tmp_path / "one")
     assert [p.name for p in (tmp_path / "one").glob("*.pt")] == ["step_00000012.pt"]
+
+
+def test_the_rate_may_fall_along_a_power():
+    plan = Plan(steps=100, rate=1.0, warmup=0.0, power=0.9)
+    assert plan.rate_at(49) == pytest.approx(0.5**0.9)
+    assert plan.rate_at(99) == 0
+
+
+def test_gradients_of_several_batches_are_averaged(tmp_path):
+    half = Plan(steps=1, rate=0.05, warmup=0.0, power=0.5, accumulate=2, clip=math.inf)
+
+    def state_after(folder, plan, losses):
+        model = network()
+        (tmp_path / folder).mkdir()
+        train(
+            model, losses(model), plan, Checkpoints(tmp_path / folder, "a"), tmp_path / folder / "log.jsonl"
+        )
+        return model.state_dict()
+
+    def both_at_once(model):
+        one = losses_of(model)
+        return lambda step: {"both": (one(0)["fit"] + one(1)["fit"] + one(0)["small"] + one(1)["small"]) / 2}
+
+    together = state_after("together", replace(half, accumulate=1), both_at_once)
+    apart = state_after("apart", half, losses_of)
+    for name, value in together.items():
+        torch.testing.assert_close(apart[name], value)
+
+
+def test_bfloat16_computes_in_it_and_keeps_whole_weights(tmp_path):
+    model, seen = network(), []
+
+    def losses(step):
+        seen.append(model(torch.ones(2, 3)).dtype)
+        return losses_of(model)(step)
+
+    plan = replace(PLAN, bfloat16=True)
+    train(model, losses, plan, Checkpoints(tmp_path, "a"), tmp_path / "log.jsonl")
+    assert set(seen) == {torch.bfloat16}
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+
+
+SCORES = [0.1, 0.5, 0.4, 0.3, 0.9]
+
+
+def held(scores, patience=1) -> Held:
+    left = iter(scores)
+    return Held(lambda state: next(left), patience)
+
+
+def stopped_early(folder, scores, **how):
+    folder.mkdir(exist_ok=True)
+    model = network()
+    plan = replace(PLAN, steps=20)
+    log = folder / "log.jsonl"
+    kept = train(model, losses_of(model, **how), plan, Checkpoints(folder, "a"), log, held=held(scores))
+    return kept, log.read_text().splitlines()
+
+
+def test_it_stops_when_what_was_held_out_gains_no_more_and_returns_the_best(tmp_path):
+    kept, rows = stopped_early(tmp_path / "early", SCORES)
+    assert len(rows) == 16, "checkpoints at 4, 8, 12 and 16: two without a better one are one too many"
+    _, at_eight = run(tmp_path / "plain", replace(PLAN, steps=20))
+    assert not equal(kept, at_eight)
+    short = replace(PLAN, steps=20)
+    model = network()
+    folder = tmp_path / "until"
+    folder.mkdir()
+    there = train(model, losses_of(model), short, Checkpoints(folder, "a"), folder / "log.jsonl", until=8)
+    assert equal(kept, there)
+    assert '"held_out":0.5' in rows[7]
+
+
+def test_an_early_stop_survives_a_kill(tmp_path):
+    whole, rows = stopped_early(tmp_path / "whole", SCORES)
+    with pytest.raises(KeyboardInterrupt):
+        stopped_early(tmp_path / "killed", SCORES, die_at=9)
+    again, told = stopped_early(tmp_path / "killed", SCORES[2:])
+    assert equal(whole, again)
+    assert rows == told
+    finished, _ = stopped_early(tmp_path / "killed", [], die_at=16)
+    assert equal(whole, finished)
