@@ -25,7 +25,10 @@ DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 SKIPPED = 3
 
 ConfigFile = Annotated[
-    str, typer.Argument(metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one.")
+    str,
+    typer.Argument(
+        metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one; several, the last first: A+B."
+    ),
 ]
 Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
 Overrides = Annotated[
@@ -155,19 +158,21 @@ def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The fo
 
 @app.command()
 def benchmark(
-    what: Annotated[str, typer.Argument(metavar="points", help="What to compare.")],
+    what: Annotated[str, typer.Argument(metavar="points|segmenter", help="What to compare.")],
     config: ConfigFile,
     output: Output = Path("outputs/benchmark"),
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     pairs: Pairs = DEMO_DATA / "pairs.jsonl",
     truth: Truth = DEMO_DATA / "truth.jsonl",
 ) -> None:
-    """Compare ways to make points against the truth, on the demo's data unless told otherwise."""
-    from pipelines.benchmark import points
+    """Compare ways to make points, or segmenters, against the truth; on the demo's data unless told else."""
+    from pipelines.benchmark.points import points
+    from pipelines.benchmark.segmenter import segmenter
 
-    if what != "points":
-        raise ConfigError(f"benchmark: expected points, got {what!r}")
-    typer.echo(points(_config(config, overrides, pairs, truth, None), output))
+    comparisons = {"points": points, "segmenter": segmenter}
+    if what not in comparisons:
+        raise ConfigError(f"benchmark: expected {' or '.join(comparisons)}, got {what!r}")
+    typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))
 
 
 @app.command()
@@ -205,7 +210,8 @@ def _config(
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
     ]
-    config = load_config(_config_path(name), [*overrides, *settings])
+    names = [name] if Path(name).is_file() else name.split("+")
+    config = load_config([_config_path(one) for one in names], [*overrides, *settings])
     if config.device.startswith("cuda"):  # torch knows whether it is there; ask before any work
         from ppt.backbones.weights import resolve_device
 

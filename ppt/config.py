@@ -189,6 +189,9 @@ Variant = Literal[
 
 class BenchmarkConfig(Section):
     variants: tuple[Variant, ...] = ()  # of the generator; each is trained, once a seed
+    systems: tuple[
+        str, ...
+    ] = ()  # of the segmenter; as "unified", or "unified-dice" for one without that loss
     seeds: Count = 1
 
 
@@ -219,13 +222,17 @@ class Config(Section):
         return {name: _without_files(values[name], type(section)) for name, section in sections.items()}
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read `path` (None: defaults only), apply overrides such as "points.method=read", validate the whole.
+def load_config(path: Path | Sequence[Path] | None, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` (None: defaults only), or several of which the later say more, apply overrides such as
+    "points.method=read", validate the whole.
 
     Raises ConfigError listing every problem.
     """
-    source = str(path) if path else "--set"
-    values = _anchored(_read(path), Config, path.resolve().parent) if path else {}
+    paths = [path] if isinstance(path, Path) else [*path] if path else []
+    source = " + ".join(map(str, paths)) or "--set"
+    values: dict[str, Any] = {}
+    for one in paths:
+        values = _merged(values, _anchored(_read(one), Config, one.resolve().parent))
     for override in overrides:
         values = _merged(values, _anchored(_parsed_override(override), Config, Path.cwd()))
     try:

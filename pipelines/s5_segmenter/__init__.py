@@ -43,28 +43,30 @@ PLAIN = "a an the of to in on at is are and with that which it its , . ; : ! ?"
 """What says nothing of a picture, and is never hidden from the segmenter to be guessed."""
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/segmenter complete. Raises ConfigError, StaleArtifact, WeightsError, DivergenceError,
-    ValueError where no label teaches, and the errors of what it reads.
+def run(
+    config: Config, output: Path, fresh: bool = False, name: str = STAGE, labels: str = "labels"
+) -> stage.Summary:
+    """Make DIR/<name> complete, of the labels in DIR/<labels>. Raises ConfigError, StaleArtifact,
+    WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
     clip, size = open_clip_door(config), config.segmenter.size
     if size % clip.stride:
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this CLIP (got {size})")
-    records, labels = Artifact.open(output / "records"), Artifact.open(output / "labels")
+    records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
     manifest = Manifest(
         STAGE,
         schema_version=1,
         config=config.sections("clip", "segmenter"),
-        inputs={"records": records.fingerprint, "labels": labels.fingerprint},
+        inputs={"records": records.fingerprint, "labels": given.fingerprint},
         weights={"clip": clip.weights_sha256},
         seed=config.seed,
     )
-    with begin(output / STAGE, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
-        folder = output / STAGE / "training"
+    with begin(output / name, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
+        folder = output / name / "training"
         for shard in writer.missing:
             if fresh and folder.exists():
                 shutil.rmtree(folder)
-            teaching, held = held_out(taught(config, records, labels), config.segmenter.held_out)
+            teaching, held = held_out(taught(config, records, given), config.segmenter.held_out)
             lessons = Pseudo(config, output, clip, teaching)
             asked = Pseudo(config, output, clip, held) if held else None
             if config.segmenter.mosaics and not lessons.makes_mosaics:

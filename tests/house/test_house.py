@@ -18,7 +18,7 @@ SOURCES = sorted([*ROOT.glob("ppt/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 LONGEST = 350
 DOORS = ("open_clip", "segment_anything")
-BEHIND_THE_DOORS = ("ppt/backbones/", "pipelines/foundation/", "pipelines/benchmark.py")
+BEHIND_THE_DOORS = ("ppt/backbones/", "pipelines/foundation/", "pipelines/benchmark/")
 MAY_KNOW_TRUTH = (
     "ppt/types.py",  # the noun
     "ppt/config.py",  # the key that names the file
@@ -31,7 +31,7 @@ MAY_KNOW_TRUTH = (
     "pipelines/run.py",
     "pipelines/cli.py",
     "pipelines/plan.py",
-    "pipelines/benchmark.py",
+    "pipelines/benchmark/",
     "pipelines/foundation/data.py",  # makes the demo's
 )
 TRAINING_STAGES = ("relevance", "masks", "labels")

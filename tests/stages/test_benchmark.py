@@ -3,10 +3,20 @@
 import json
 
 import numpy as np
-from fixtures.walk import SMALL, settings
+import pytest
+from fixtures.pictures import read_rows
+from fixtures.walk import SMALL, TINY, settings
 
-from pipelines import benchmark
+from pipelines.benchmark import points as benchmark
+from pipelines.benchmark import segmenter as segmenters
+from pipelines.benchmark import tables
 from ppt import rle
+from ppt.config import Config, ConfigError
+from ppt.metrics import Conventions
+from ppt.store import Artifact
+
+LEFT = np.zeros((8, 8), bool)
+LEFT[:, :4] = True
 
 
 def test_innermost_is_the_pixel_farthest_from_the_border():
@@ -65,11 +75,70 @@ def test_trained_rows_come_with_their_seeds_and_groups(models, pictures, tmp_pat
 
 
 def test_a_figure_is_a_mean_with_its_spread():
-    assert benchmark._figure([0.5]) == "50.0"
-    assert benchmark._figure([0.5, 0.6]) == "55.0 ± 7.1"
+    assert tables.percent([0.5]) == "50.0"
+    assert tables.percent([0.5, 0.6]) == "55.0 ± 7.1"
 
 
 def test_what_to_compare_must_be_known(command, tmp_path):
     said = command("benchmark", "speed", "custom", "--output", tmp_path / "out")
     assert said.code == 2
-    assert "expected points, got 'speed'" in said.err
+    assert "expected points or segmenter, got 'speed'" in said.err
+
+
+def test_segmenters_stand_beside_the_labels_and_below_the_truth(models, pictures, tmp_path):
+    wanted = (
+        f"records.truth={pictures / 'truth.jsonl'}",
+        "segmenter.splits=['', train, val, test]",
+        "benchmark.systems=[etris, unified, unified-dice, unified-sharing, unified-mosaics, ceiling]",
+        "benchmark.seeds=2",
+    )
+    table = segmenters.segmenter(settings(pictures, *TINY, *wanted, truth=True), tmp_path / "out")
+    found = json.loads((tmp_path / "out/benchmark/segmenter.json").read_text())
+    names = [
+        "etris",
+        "unified",
+        "… without dice",
+        "… without sharing",
+        "… without mosaics",
+        segmenters.CEILING,
+    ]
+    assert set(found) == {"pseudo-labels #0", *(f"{name} #{seed}" for name in names for seed in (0, 1))}
+    lines = table.splitlines()
+    order = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
+    assert order[:7] == ["pseudo-labels", *names]
+    assert " ± " in lines[3]
+    for name, report in found.items():
+        assert sum(report[split]["n"] for split in ("all", "test", "train", "val") if split in report) == 6
+        assert (report["trained_millions"] > 0) == (name != "pseudo-labels #0")
+    logs = [
+        read_rows(tmp_path / f"out/benchmark/{n}_0/training/log.jsonl") for n in ("unified", "unified-dice")
+    ]
+    assert ["dice" in log[0] for log in logs] == [True, False]
+    labels = Artifact.open(tmp_path / "out/benchmark/true_labels")
+    truth = {row["id"]: row["segmentation"] for row in read_rows(pictures / "truth.jsonl")}
+    assert {row["id"]: row["segmentation"] for row in labels.rows()} == truth
+
+
+def test_only_distractors_are_measured_for_non_target_activation():
+    row = {"id": "1", "split": "val", "source": "", "kind": "", "segmentation": rle.encode(LEFT).to_json()}
+    found = segmenters.Found()
+    conventions = Conventions("zero", True)
+    for distractors in (None, [], [rle.encode(~LEFT).to_json()]):
+        own = {**row, **({} if distractors is None else {"distractors": distractors})}
+        map = np.where(LEFT, 0.25, 0.75).astype(np.float32)
+        segmenters._note(found, own, rle.encode(~LEFT), map, {"1": ("val",)}, conventions)
+    assert len(found.judged) == 3
+    [only] = found.nta["val"]
+    assert (only.density, only.wrong_mask) == (0.75, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("system", "told"),
+    [("nobody", "expected ceiling, one of"), ("etris-dice", "no loss or measure 'dice'"), ("unified-", "")],
+)
+def test_systems_are_known_ones_less_what_they_have(system, told):
+    if told:
+        with pytest.raises(ConfigError, match=told):
+            segmenters.settings(Config(), system)
+    else:
+        assert segmenters.settings(Config(), system) == segmenters.settings(Config(), "unified")

@@ -10,11 +10,8 @@ and nothing that a run could do.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,11 @@ from tqdm import tqdm
 
 from pipelines import s0_records, s1_relevance, s2_points, stage
 from pipelines.asking import Asking, asking, example
+from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent, report
 from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import write_atomic
-from ppt.metrics import Conventions, Sample, Score
+from ppt.metrics import Conventions, Sample
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
 from ppt.points.targets import depth_inside
@@ -50,19 +48,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Name in the table, and what is changed of the generator's settings."""
 ORACLE, CEILING = "oracle point", "oracle point, oracle choice"
 COLUMNS = {"miou": "mIoU", "oiou": "oIoU", "prec@0.5": "Prec@0.5", "prec@0.7": "Prec@0.7", "pointm": "PointM"}
-SIZES = {"small": 0.02, "medium": 0.08, "large": 1.0}
-"""Objects up to this share of the image."""
-
-Row = tuple[str, int]
-"""Name in the table, and seed."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One sentence under one method, and the groups of sentences that it belongs to."""
-
-    score: Score
-    groups: tuple[str, ...]
 
 
 def points(config: Config, output: Path) -> str:
@@ -79,19 +64,16 @@ def points(config: Config, output: Path) -> str:
     truth = held or truth
     context = asking(config, output, Prompter(config.points))
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
-    groups = _groups(Artifact.open(output / "records"), truth)
+    groups = groups_of(Artifact.open(output / "records"), truth)
     scores: dict[Row, list[Judged]] = {row: [] for row in (*prompters, (ORACLE, 0), (CEILING, 0))}
     for key in tqdm(context.relevance.keys, desc="benchmark", unit="shard", disable=None, leave=False):
         for row, sample in _shard(context, prompters, key, truth):
             scores[row].append(Judged(metrics.score(sample, conventions), groups[sample.id]))
-    for judged in scores.values():
-        lost = truth.keys() - {one.score.id for one in judged}
-        judged += [Judged(metrics.score(_lost(truth[id]), conventions), groups[id]) for id in sorted(lost)]
-    found = {row: _report(judged, conventions) for row, judged in scores.items()}
+    found = {row: report(judged, truth, groups, conventions) for row, judged in scores.items()}
     table = _tables(found)
     folder = output / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {f"{name} #{seed}": report for (name, seed), report in found.items()}
+    kept = {f"{name} #{seed}": groups for (name, seed), groups in found.items()}
     write_atomic(folder / "points.json", (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode())
     write_atomic(folder / "points.md", table.encode())
     return table
@@ -112,27 +94,6 @@ def _trained(config: Config, output: Path) -> Iterator[tuple[Row, Prompter]]:
             home = f"benchmark/{variant}_{seed}"
             s2_points.run(own, output, name=home)
             yield (name, seed), Prompter(own.points, read_generator(Artifact.open(output / home)))
-
-
-def _groups(records: Artifact, truth: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Of each sentence: its split, and within the split its kind, whether its image has two things of one
-    name where the truth says so, and how large its object is.
-    """
-    shapes = {row["id"]: row["height"] * row["width"] for row in records.rows()}
-    groups: dict[str, tuple[str, ...]] = {}
-    for id, row in truth.items():
-        found = [row["kind"]] if row["kind"] else []
-        true = Truth.from_json(row)
-        if true.twins is not None:
-            found.append("twins" if true.twins else "no twins")
-            if true.twins and row["kind"] == "position":
-                found.append("twins by position")
-        if id in shapes:
-            share = rle.area(true.rle) / shapes[id]
-            found.append(next(name for name, most in SIZES.items() if share <= most))
-        split = row["split"] or "all"
-        groups[id] = split, *(f"{split}/{name}" for name in found)
-    return groups
 
 
 def _shard(
@@ -192,40 +153,24 @@ def _lost(row: dict[str, Any]) -> Sample:
     return Sample(row["id"], Truth.from_json(row).rle, None, None, row["split"], row["source"], row["kind"])
 
 
-def _report(judged: Sequence[Judged], conventions: Conventions) -> dict[str, dict[str, float]]:
-    """For each group of sentences the metrics over them."""
-    grouped: dict[str, list[Score]] = defaultdict(list)
-    for one in judged:
-        for group in one.groups:
-            grouped[group].append(one.score)
-    return {group: metrics.report(scores, conventions)["labels"] for group, scores in sorted(grouped.items())}
-
-
 def _tables(found: Mapping[Row, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown: for each split a block of the metrics, and one of mIoU by group; figures in percent, mean ±
-    standard deviation over the seeds.
-    """
+    """For each split a block of the metrics, and one of mIoU by group."""
     names = list(dict.fromkeys(name for name, _ in found))
     one = next(iter(found.values()))
-    lines: list[str] = []
+    blocks: list[str] = []
     for split in sorted(group for group in one if "/" not in group):
         inner = [group for group in one if group.startswith(f"{split}/")]
-        blocks = {
-            f"{split} (n = {one[split]['n']})": [(title, split, c) for c, title in COLUMNS.items()],
-            f"{split}, mIoU": [(f"{g.split('/')[1]} ({one[g]['n']})", g, "miou") for g in inner],
+        kinds = {
+            f"{split} (n = {one[split]['n']})": {title: (split, c) for c, title in COLUMNS.items()},
+            f"{split}, mIoU": {f"{g.split('/')[1]} ({one[g]['n']})": (g, "miou") for g in inner},
         }
-        for corner, columns in blocks.items():
-            if columns:
-                lines.append(f"| {corner} | {' | '.join(title for title, *_ in columns)} |")
-                lines.append("| --- |" + " ---: |" * len(columns))
-                for name in names:
-                    reports = [report for (own, _), report in found.items() if own == name]
-                    cells = [_figure([r[group][metric] for r in reports]) for _, group, metric in columns]
-                    lines.append(f"| {name} | " + " | ".join(cells) + " |")
-                lines.append("")
-    return "\n".join(lines)
-
-
-def _figure(values: Sequence[float]) -> str:
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread}"
+        for corner, columns in kinds.items():
+            rows = {
+                name: [
+                    percent([own[group][metric] for (of, _), own in found.items() if of == name])
+                    for group, metric in columns.values()
+                ]
+                for name in names
+            }
+            blocks += [markdown(corner, list(columns), rows)] if columns else []
+    return "\n".join(blocks)

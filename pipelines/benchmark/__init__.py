@@ -1,0 +1,1 @@
+"""Ways to do a thing side by side, judged against the truth: for the README's tables, never for a run."""
