@@ -167,13 +167,15 @@ class Pseudo:
         grid = side // self.clip.stride * ENLARGED
         frames = [Frame(side, *lesson.mask.shape) for lesson in chosen]
         covered = [frame.covered(lesson.mask, grid) for frame, lesson in zip(frames, chosen, strict=True)]
+        pixels = {lesson.number: lesson.pixels for lesson in chosen}
+        places = {number: place for place, number in enumerate(pixels)}
         return Lessons(
-            torch.stack([lesson.pixels for lesson in chosen]),
+            torch.stack([*pixels.values()]),
             self.clip.tokens([lesson.text for lesson in chosen]),
             torch.from_numpy(np.stack(covered))[:, None],
             torch.from_numpy(np.stack([frame.there(grid) for frame in frames]))[:, None],
             torch.tensor([lesson.believed for lesson in chosen]),
-            torch.tensor([lesson.number for lesson in chosen]),
+            torch.tensor([places[lesson.number] for lesson in chosen]),
         )
 
     def _cut(self) -> StoredPieces:

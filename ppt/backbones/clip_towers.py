@@ -78,6 +78,10 @@ class ImageState:
     values: Tensor
     grid: tuple[int, int]
 
+    def picked(self, of: Int[Tensor, " n"]) -> "ImageState":
+        """The states of some of the images, each as often as it is named."""
+        return replace(self, values=self.values[of])
+
 
 class ImageTower(Protocol):
     """An image tower in stages. inner: channels that each stage leaves; tapped: those of its tap."""

@@ -42,12 +42,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Lessons:
-    """b pseudo-labels. pixels: normalised, in their frames. tokens: of the sentences. covered, there: the
-    shares of each cell of the logits' grid in the mask, and in the image. believed: in [0, 1]. image: the
-    number of each one's image; two sentences of one image have the same.
+    """b pseudo-labels of u images. pixels: normalised, in their frames. tokens: of the sentences. covered,
+    there: the shares of each cell of the logits' grid in the mask, and in the image. believed: in [0, 1].
+    image: the place of each one's image among the u.
     """
 
-    pixels: Float[Tensor, "b 3 s s"]
+    pixels: Float[Tensor, "u 3 s s"]
     tokens: Int[Tensor, "b n"]
     covered: Float[Tensor, "b 1 g g"]
     there: Float[Tensor, "b 1 g g"]
@@ -96,8 +96,8 @@ class Learner(nn.Module):
         share = None
         if self.teacher is not None:
             self.teacher.follow(self.segmenter)
-            share = self.teacher.share(lessons.pixels, lessons.tokens)
-        seen = self.segmenter(*self._hidden(lessons, generator))
+            share = self.teacher.share(lessons.pixels, lessons.tokens, lessons.image)
+        seen = self.segmenter(*self._hidden(lessons, generator), lessons.image)
         lessons = self._mended(lessons, seen, share, step)
         pixels = lessons.there
         if measures.pixel_confidence and share is not None:

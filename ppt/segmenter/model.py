@@ -9,6 +9,7 @@ The towers stay CLIP's: parameters, state and modes of a segmenter are those of 
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -90,43 +91,52 @@ class Segmenter(nn.Module):
         decoder = Query if design.decoder == "query" else Dynamic
         self.decoder = decoder(words, text.dimension, width, design.layers, design.detail)
 
-    def forward(self, pixels: Float[Tensor, "b 3 h w"], tokens: Int[Tensor, "b n"]) -> Seen:
-        """Normalised pixels whose sides are multiples of the tower's stride, and token ids."""
+    def forward(
+        self,
+        pixels: Float[Tensor, "u 3 h w"],
+        tokens: Int[Tensor, "b n"],
+        of: Int[Tensor, " b"] | None = None,
+    ) -> Seen:
+        """Normalised pixels whose sides are multiples of the tower's stride, and token ids. of: which image
+        each sentence is about; None: each about its own. What the words do not touch is seen once an image.
+        """
+        of = torch.arange(len(tokens), device=tokens.device) if of is None else of
         walk = self._bridged if self.design.adapter == "bridger" else self._one_way
-        taps, words = walk(pixels, tokens)
+        taps, words = walk(pixels, tokens, of)
         gathered = self.neck(taps, words.tokens, words.there, words.sentence)
         cells, spoken, rounds = gathered.cells, words.tokens, ()
         if self.fusion is not None:
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds
-        drawn = self.decoder(cells, spoken, words.there, words.sentence, pixels)
+        drawn = self.decoder(cells, spoken, words.there, words.sentence, pixels[of])
         return Seen(
             drawn.logits, drawn.pixels, tuple(taps), gathered.levels, gathered.costs, rounds, words, spoken
         )
 
-    def _bridged(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+    def _bridged(self, pixels: Tensor, tokens: Tensor, of: Tensor) -> tuple[list[Tensor], Words]:
         """Through both towers side by side: after each stage they are spoken to, and speak."""
         image, text = self.towers.image, self.towers.text
-        seen, read, before = image.begin(pixels), text.begin(tokens), None
+        seen, read, before = image.advance(image.begin(pixels), 0).picked(of), text.begin(tokens), None
         taps: list[Tensor] = []
         for stage, bridge in enumerate(self.adapters):
-            seen, read = image.advance(seen, stage), text.advance(read, stage)
+            seen, read = image.advance(seen, stage) if stage else seen, text.advance(read, stage)
             cells, said, before = bridge(image.cells(seen), read.tokens, read.there, before)
             seen, read = image.add(seen, cells), read.plus(said)
             taps.append(image.tap(seen, stage))
         return taps, text.finish(read)
 
-    def _one_way(self, pixels: Tensor, tokens: Tensor) -> tuple[list[Tensor], Words]:
+    def _one_way(self, pixels: Tensor, tokens: Tensor, of: Tensor) -> tuple[list[Tensor], Words]:
         """The text first and whole; then the image, to which the words speak where there are adapters."""
         image, words = self.towers.image, self.towers.text.read(tokens)
-        seen = image.begin(pixels)
+        seen = image.advance(image.begin(pixels), 0)
+        seen = seen.picked(of) if self.adapters else seen
         taps: list[Tensor] = []
         for stage in range(STAGES):
-            seen = image.advance(seen, stage)
+            seen = image.advance(seen, stage) if stage else seen
             if self.adapters:
                 seen = image.add(seen, self.adapters[stage](image.cells(seen), words.tokens, words.there))
             taps.append(image.tap(seen, stage))
-        return taps, words
+        return taps if self.adapters else [tap[of] for tap in taps], words
 
 
 def _adapter(kind: Adapter, channels: int, words: int, width: int) -> nn.Module:

@@ -76,9 +76,9 @@ class Teacher(nn.Module):
         self.age += 1
 
     @torch.no_grad()
-    def share(self, pixels: Tensor, tokens: Tensor) -> Float[Tensor, "b 1 h w"]:
+    def share(self, pixels: Tensor, tokens: Tensor, of: Tensor | None = None) -> Float[Tensor, "b 1 h w"]:
         """Its probabilities."""
-        return self.segmenter(pixels, tokens).logits.float().sigmoid()
+        return self.segmenter(pixels, tokens, of).logits.float().sigmoid()
 
 
 class EarlyLearning(nn.Module):

@@ -161,6 +161,18 @@ def test_at_full_size_ten_million_parameters_are_trained_at_most(name, design):
     assert sum(trained.values()) <= 10_000_000
 
 
+@pytest.mark.parametrize("vision", [VIT, RESNET])
+@pytest.mark.parametrize("adapter", ["none", "bridger", "dense", "cost"])
+def test_sentences_of_one_image_see_what_each_would_see_alone(vision, adapter):
+    model = build(vision, adapter=adapter, detail=8)
+    step(model)  # gates that begin closed open
+    model.eval()
+    images, tokens, of = pixels(2), sentences(3, 6, 4), torch.tensor([1, 0, 1])
+    torch.testing.assert_close(
+        model(images, tokens, of).logits, model(images[of], tokens).logits, atol=1e-4, rtol=1e-4
+    )
+
+
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="multiple of 16 and its adapters' of 4, got 40 and 64"):
         replace(WHOLE, width=40)
