@@ -11,6 +11,7 @@ BYTES_PER_CELL = 2 * 512
 CELLS = 20 * 24
 BYTES_PER_CANDIDATE = 600
 BYTES_PER_MOSAIC = BYTES_PER_CELL * CELLS + 6 * 4 * CELLS
+BYTES_PER_STEP = 200
 STAGES = ("records", "relevance", "masks", "labels")
 
 
@@ -39,12 +40,18 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     }
     if config.points.method == "generator":
         how = config.generator
-        state = "complete" if json_object(output / "points" / "index.json") is not None else "to do"
         size = _human(how.mosaics * BYTES_PER_MOSAIC)
-        yield f"points     {how.steps} steps of {how.batch}, {how.mosaics} mosaics, about {size}: {state}"
+        done = _trained(output / "points")
+        yield f"points     {how.steps} steps of {how.batch}, {how.mosaics} mosaics, about {size}: {done}"
     for stage in STAGES:
         state = _state(output / stage, shards)
         yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {state}"
+    if config.with_segmenter:
+        how = config.segmenter
+        log, done = f"about {_human(how.steps * BYTES_PER_STEP)} and weights", _trained(output / "segmenter")
+        yield f"segmenter  {how.steps} steps of {how.accumulate * how.batch}, {log}: {done}"
+        size = _human(len(good) * BYTES_PER_CANDIDATE)
+        yield f"predictions {len(good)} items, about {size}: {_state(output / 'predictions', shards)}"
     truth = config.records.truth
     yield f"evaluate   {'against ' + str(truth) if truth else 'skipped: no truth given'}"
 
@@ -54,6 +61,10 @@ def _state(folder: Path, shards: int) -> str:
     if json_object(folder / "index.json") is not None:
         return f"complete, {done} shards (checked against the config when run)"
     return f"{done} of {shards} shards done" if done else "to do"
+
+
+def _trained(folder: Path) -> str:
+    return "complete" if json_object(folder / "index.json") is not None else "to do"
 
 
 def _size(path: Path) -> int:

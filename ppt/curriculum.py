@@ -3,8 +3,8 @@ pairs are let in.
 
 A schedule one can read: a source opens at a moment of the training, given in [0, 1], and its share of every
 batch then grows over RAMP to its weight against those already open. Referring pairs are admitted from the
-most confident down; no threshold decides, and no truth. The order is PPT's (Dai & Yang, CVPR 2024), the
-pacing ours.
+most confident down; no threshold decides, and no truth. The sources are PPT's (Dai & Yang, CVPR 2024), the
+pacing ours: mosaics wait for nothing, since what they are made of is there before the first step.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Order = Literal["easiest_first", "together", "hardest_first"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 RAMP = 0.1
 """Share of the training over which a source that has opened grows to its weight."""
-MOMENTS: dict[Source, float] = {"object_centric": 0.0, "mosaic": 0.1, "referring": 0.5}
+MOMENTS: dict[Source, float] = {"object_centric": 0.0, "mosaic": 0.0, "referring": 0.5}
 """When each source opens, easiest first."""
 WEIGHTS: dict[Source, float] = {"object_centric": 1.0, "mosaic": 4.0, "referring": 2.0}
 """Of each source in a batch. Mosaics alone have true negatives, and twice the same thing."""
@@ -90,8 +90,8 @@ class Curriculum:
 
 
 def ordered(order: Order, sources: Sequence[Source]) -> Curriculum:
-    """The curriculum over `sources`, given easiest first: one after the other, all together, or hardest
-    first.
+    """The curriculum over `sources`, given easiest first: in that order, all together, or the other way
+    round.
     """
     moments = [MOMENTS[source] - MOMENTS[sources[0]] for source in sources]
     if order == "together":

@@ -7,8 +7,8 @@ weights (`shards/00000.safetensors`), a preview, and beside them what they were 
 `object_centric/`, `mosaics/`, `referring_<round>/` (artifacts of their own), and `training/` (checkpoint,
 log, weights of every round).
 
-Object-centric pairs teach first, then mosaics of them, then the referring pairs themselves, whose
-pseudo-masks the generator makes anew `refreshes` times. No truth is read.
+Object-centric pairs and mosaics of them teach first, then the referring pairs too, whose pseudo-masks the
+generator makes anew `refreshes` times. No truth is read.
 """
 
 import shutil

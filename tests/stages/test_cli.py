@@ -155,6 +155,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(command, pictures, whole, 
     assert f"evaluate   against {pictures / 'truth.jsonl'}" in said.out
 
 
+def test_a_dry_run_tells_of_the_segmenter_where_one_is_trained(command, whole):
+    said = command(*whole, "--dry-run", "--set", "with_segmenter=true", "--set", "segmenter.steps=70")
+    assert "segmenter  70 steps of 16, about 14 KB and weights: to do" in said.out
+    assert "predictions 7 items, about 4 KB: to do" in said.out
+    assert "segmenter" not in command(*whole, "--dry-run").out
+
+
 def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
     command(*whole)
     before = times(tmp_path / "out")

@@ -17,18 +17,18 @@ def test_shares_sum_to_one(progress, order):
     assert min(shares.values()) >= 0
 
 
-def test_sources_open_one_after_the_other():
-    at = MOMENTS["mosaic"]
-    assert THREE.shares(0.0) == {"object_centric": 1, "mosaic": 0, "referring": 0}
-    assert THREE.shares(at - 0.01)["mosaic"] == 0
-    assert THREE.shares(at + RAMP / 2)["mosaic"] == pytest.approx(2 / 3)  # half of its 4 against 1
+def test_sources_open_at_their_moments():
+    at = MOMENTS["referring"]
+    assert THREE.shares(0.0) == {"object_centric": 0.2, "mosaic": 0.8, "referring": 0}
+    assert THREE.shares(at - 0.01)["referring"] == 0
+    assert THREE.shares(at + RAMP / 2)["referring"] == pytest.approx(1 / 6)  # half of its 2 against 5
     assert THREE.shares(1.0) == pytest.approx({"object_centric": 1 / 7, "mosaic": 4 / 7, "referring": 2 / 7})
 
 
 def test_other_orders():
     assert ordered("together", SOURCES).shares(0.0) == THREE.shares(1.0)
     backwards = ordered("hardest_first", SOURCES)
-    assert backwards.shares(0.0)["referring"] == 1
+    assert backwards.shares(0.0)["referring"] == pytest.approx(1 / 3)
     assert backwards.shares(0.3)["object_centric"] == 0
 
 
