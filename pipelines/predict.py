@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import s0_records, s5_predictions, stage
-from pipelines.doors import open_clip_door
+from pipelines.doors import open_staged_door
 from ppt import rle
 from ppt.config import Config, ConfigError, canonical_json, load_config
 from ppt.durable import json_lines, write_atomic
@@ -29,10 +29,12 @@ def segmenter_of(weights: Path) -> Artifact:
 
 
 def config_of(segmenter: Artifact, overrides: Sequence[str]) -> Config:
-    """The CLIP that the segmenter was trained with, and what the user changes: a weights file has no place in
-    an artifact, so that one is named again with clip.weights.
+    """The towers that the segmenter was trained between, and what the user changes: a weights file has no
+    place in an artifact, so that one is named again with clip.weights, or segmenter.dino_weights.
     """
-    return load_config(None, [f"clip={canonical_json(segmenter.manifest.config['clip'])}", *overrides])
+    known = segmenter.manifest.config
+    dino = canonical_json(known["segmenter"]["dino"])
+    return load_config(None, [f"clip={canonical_json(known['clip'])}", f"segmenter.dino={dino}", *overrides])
 
 
 def pairs(segmenter: Artifact, config: Config, output: Path, fresh: bool = False) -> list[stage.Summary]:
@@ -52,7 +54,7 @@ def pictures(
     """
     names = [image.name] if image.is_file() else _images_in(image)
     root = image.parent if image.is_file() else image
-    reader = read_segmenter(segmenter, open_clip_door(config))
+    reader = read_segmenter(segmenter, open_staged_door(config))
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in names:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stage
-from pipelines.doors import open_clip_door
+from pipelines.doors import open_staged_door
 from ppt import rle
-from ppt.backbones.clip import Clip
+from ppt.backbones.clip_towers import StagedModel
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
@@ -46,7 +46,7 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     records, segmenter, clip = (
         Artifact.open(output / "records"),
         Artifact.open(folder),
-        open_clip_door(config),
+        open_staged_door(config),
     )
     manifest = Manifest(
         STAGE,
@@ -67,9 +67,9 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     return summary
 
 
-def context(config: Config, output: Path, folder: Path, clip: Clip | None = None) -> Context:
+def context(config: Config, output: Path, folder: Path, clip: StagedModel | None = None) -> Context:
     """The context of one process; loads CLIP unless it is given."""
-    reader = read_segmenter(Artifact.open(folder), clip or open_clip_door(config))
+    reader = read_segmenter(Artifact.open(folder), clip or open_staged_door(config))
     root, policy = stage.images_root(config, output), stage.image_policy(config)
     return Context(reader, Artifact.open(output / "records"), root, policy)
 

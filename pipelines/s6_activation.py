@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pipelines import stage
-from pipelines.doors import open_clip_door
+from pipelines.doors import open_staged_door
 from ppt import rle
 from ppt.activation import NonTarget, intervals, non_target
 from ppt.config import Config
@@ -38,7 +38,7 @@ def measured(
     samples: of the labels. segmenter: its artifact, None for the labels alone.
     """
     truth = {row["id"]: Truth.from_json(row) for row in Artifact.open(output / "truth").rows()}
-    reader = read_segmenter(segmenter, open_clip_door(config)) if segmenter else None
+    reader = read_segmenter(segmenter, open_staged_door(config)) if segmenter else None
     found: dict[str, list[Measured]] = defaultdict(list)
     for one in _all(config, output, {sample.id: sample for sample in samples}, truth, reader):
         found[one[0]].append(one)

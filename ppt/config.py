@@ -143,7 +143,9 @@ class NoiseConfig(Section):
 
 class SegmenterConfig(Section):
     splits: tuple[str, ...] = ("", "train")  # of the labels that may teach; "" are those without a split
-    size: Count = 416  # pixels of the square that is read, a multiple of CLIP's cells
+    size: Count = 416  # pixels of the square that is read, a multiple of the image tower's cells
+    dino: str = ""  # a DINOv2 of timm's in place of CLIP's image tower, as vit_small_patch14_dinov2
+    dino_weights: Path | None = None
     adapter: Literal["none", "bridger", "dense", "cost"] = "bridger"
     adapter_width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     neck: Literal["film", "rca", "cam", "concat"] = "rca"

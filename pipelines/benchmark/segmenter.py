@@ -26,7 +26,7 @@ from tqdm import tqdm
 from pipelines import run as recipe
 from pipelines import s5_segmenter, stage
 from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent, report
-from pipelines.doors import open_clip_door
+from pipelines.doors import open_staged_door
 from ppt import metrics, rle
 from ppt.activation import NonTarget, non_target
 from ppt.config import Config, ConfigError, NoiseConfig, SegmenterConfig
@@ -80,7 +80,7 @@ def segmenter(config: Config, output: Path) -> str:
     groups = groups_of(Artifact.open(output / "records"), held)
     conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
     found = {(LABELS, 0): _labels(output, held, groups, conventions)}
-    clip = open_clip_door(config)
+    clip = open_staged_door(config)
     for name, own in systems.items():
         for seed in range(config.benchmark.seeds):
             home = f"benchmark/{name}_{seed}"

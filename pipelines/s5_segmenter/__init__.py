@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pipelines import stage
-from pipelines.doors import open_clip_door
+from pipelines.doors import open_staged_door
 from pipelines.s5_segmenter.lessons import Pseudo, held_out, taught
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
@@ -49,9 +49,9 @@ def run(
     """Make DIR/<name> complete, of the labels in DIR/<labels>. Raises ConfigError, StaleArtifact,
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
-    clip, size = open_clip_door(config), config.segmenter.size
+    clip, size = open_staged_door(config), config.segmenter.size
     if size % clip.stride:
-        raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this CLIP (got {size})")
+        raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
     manifest = Manifest(
         STAGE,

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from pipelines import stage
 from pipelines.pieces import StoredPieces
-from ppt.backbones.clip import Clip
+from ppt.backbones.clip_towers import StagedModel
 from ppt.config import Config
 from ppt.mosaics import sample_mosaic
 from ppt.records import images
@@ -83,7 +83,7 @@ def held_out(taught: Sequence[Taught], share: float) -> tuple[list[Taught], list
 class Pseudo:
     """The lessons of every step, from some images' pseudo-labels; an image is read when it is drawn."""
 
-    def __init__(self, config: Config, output: Path, clip: Clip, taught: Sequence[Taught]) -> None:
+    def __init__(self, config: Config, output: Path, clip: StagedModel, taught: Sequence[Taught]) -> None:
         self.clip, self.taught, self._config, self._output = clip, taught, config, output
         self._pixels = functools.lru_cache(maxsize=KEPT)(self._read)
         self._lost: set[int] = set()

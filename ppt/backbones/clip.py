@@ -24,11 +24,11 @@ from torch import Tensor
 
 from ppt.backbones import clip_dense
 from ppt.backbones import weights as checkpoints
-from ppt.backbones.clip_towers import ResnetTower, Towers, VitTower
-from ppt.backbones.image import checked_rgb
+from ppt.backbones.clip_towers import ResnetTower, TextTower, Towers, VitTower
+from ppt.backbones.image import Colours, checked_rgb
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
-from ppt.geometry import longest_side_size, short_side_size
+from ppt.geometry import short_side_size
 from ppt.types import DenseFeatures
 
 _CACHED_TEXTS = 65536
@@ -92,7 +92,7 @@ class Clip:
         self.logit_scale = float(model.logit_scale.exp())
         self._model = model
         self._tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
-        self._preprocess = preprocess
+        self._colours = Colours(preprocess.mean, preprocess.std, preprocess.interpolation == "bilinear")
         self._squash: Any = image_transform_v2(preprocess, is_train=False)
         self._device = next(model.parameters()).device
         self._texts: dict[str, tuple[Float32[np.ndarray, " d"], bool]] = {}
@@ -119,21 +119,11 @@ class Clip:
         height, width = image.shape[:2]
         size, cap = max(self.stride, round(self.size * scale)), max(self.stride, round(self.max_long * scale))
         new_h, new_w = short_side_size(height, width, size, self.stride, cap)
-        pixels = self._normalised(image, new_h, new_w)
+        pixels = self._colours.normalised(image, new_h, new_w)
         pixels = pixels.flip(-1) if mirror else pixels
         values = dense_values(self._model.visual, pixels[None].to(self._device), self._reading.method)
         values = torch.nn.functional.normalize(values, dim=-1).permute(2, 0, 1)
         return values.flip(-1) if mirror else values
-
-    def _normalised(
-        self, image: UInt8[np.ndarray, "h w 3"], height: int, width: int
-    ) -> Float[Tensor, "3 height width"]:
-        """Resized, and its colours as the weights were trained with."""
-        modes = {"bilinear": Image.Resampling.BILINEAR}
-        how = modes.get(self._preprocess.interpolation, Image.Resampling.BICUBIC)
-        resized = Image.fromarray(image).resize((width, height), how)
-        mean, std = torch.tensor([self._preprocess.mean, self._preprocess.std]).view(2, 3, 1, 1)
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div(255).sub(mean).div(std)
 
     @torch.inference_mode()
     def encode_image_global(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " d"]:
@@ -145,15 +135,11 @@ class Clip:
         """Both towers in stages, for what is to be learned between them; they share this model's weights."""
         visual = self._model.visual
         image = ResnetTower(visual) if isinstance(visual, ModifiedResNet) else VitTower(visual)
-        return Towers(self._model, image)
+        return Towers(image, TextTower(self._model))
 
     def framed(self, image: UInt8[np.ndarray, "h w 3"], side: int) -> Float[Tensor, "3 s s"]:
         """An RGB image as the towers are given it: in a square of `side` pixels, 0 right of it and below."""
-        height, width = checked_rgb(image).shape[:2]
-        high, wide = longest_side_size(height, width, side)
-        square = torch.zeros(3, side, side)
-        square[:, :high, :wide] = self._normalised(image, high, wide)
-        return square
+        return self._colours.framed(image, side)
 
     def tokens(self, texts: list[str]) -> Int[Tensor, "n context"]:
         """Token ids of sentences, cut to the context, padded behind the end."""

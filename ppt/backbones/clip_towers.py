@@ -83,6 +83,7 @@ class ImageState:
         return replace(self, values=self.values[of])
 
 
+@runtime_checkable
 class ImageTower(Protocol):
     """An image tower in stages. inner: channels that each stage leaves; tapped: those of its tap."""
 
@@ -114,7 +115,7 @@ class VitTower(nn.Module):
         self.visual = visual
         width = int(visual.conv1.out_channels)
         self.inner, self.tapped = (width,) * STAGES, (width, width, int(visual.output_dim))
-        self._thirds = _thirds(len(visual.transformer.resblocks))
+        self._thirds = thirds(len(visual.transformer.resblocks))
 
     def begin(self, pixels: Float[Tensor, "b 3 h w"]) -> ImageState:
         visual = self.visual
@@ -191,7 +192,7 @@ class TextTower(nn.Module):
         self.register_buffer("mask", model.attn_mask, persistent=False)
         self.width = int(model.token_embedding.embedding_dim)
         self.dimension = int(model.text_projection.shape[1])
-        self._thirds = _thirds(len(model.transformer.resblocks))
+        self._thirds = thirds(len(model.transformer.resblocks))
 
     def begin(
         self,
@@ -235,11 +236,11 @@ class TextTower(nn.Module):
 
 
 class Towers(nn.Module):
-    """Both towers of a CLIP, frozen: no gradient of their own, no statistics that move, whatever the mode."""
+    """An image and a text tower, frozen: no gradient of their own, no moving statistics, in any mode."""
 
-    def __init__(self, model: Any, image: VitTower | ResnetTower) -> None:
+    def __init__(self, image: ImageTower, text: TextTower) -> None:
         super().__init__()
-        self.image, self.text = image, TextTower(model)
+        self.image, self.text = image, text
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Towers":
@@ -247,7 +248,7 @@ class Towers(nn.Module):
         return super().train(False)
 
 
-def _thirds(count: int) -> list[slice]:
+def thirds(count: int) -> list[slice]:
     """`count` blocks in three stages of equal length as far as it goes."""
     cuts = [round(count * stage / STAGES) for stage in range(STAGES + 1)]
     return [slice(a, b) for a, b in pairwise(cuts)]

@@ -63,17 +63,19 @@ class Reader:
     ) -> list[dict[str, Float[np.ndarray, "h w"]]]:
         """For each sentence what every stage of the network lights up, in [0, 1] of the image's own pixels.
 
-        tap: the cosine of CLIP's last tap with the sentence; cost_<level>: what the neck has for it, of rca
-        only. Both stretched so that the image's lowest place has 0 and its highest 1. round_<number>: the
-        mask that the decoder would draw from the fusion after that round. logits: the mask's probabilities.
+        tap: the cosine of CLIP's last tap with the sentence, of DINOv2 none; cost_<level>: what the neck has
+        for it, of rca only. Both stretched so that the image's lowest place has 0 and its highest 1.
+        round_<number>: the mask that the decoder would draw from the fusion after that round. logits: the
+        mask's probabilities.
         """
         frame = Frame(self.size, *image.shape[:2])
         found: list[dict[str, np.ndarray]] = []
         pixels = self._framed(image)
         for seen in self._seen(pixels, texts):
             words = seen.words
-            tap = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
-            maps = {"tap": tap} | {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
+            maps = {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
+            if seen.taps[-1].shape[1] == words.sentence.shape[1]:
+                maps["tap"] = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
             shown = {name: _stretched(frame.opened(_plane(map))) for name, map in maps.items()}
             for number, cells in enumerate(seen.rounds):
                 drawn = self.segmenter.decoder(cells, seen.spoken, words.there, words.sentence, pixels)

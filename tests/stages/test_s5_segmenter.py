@@ -253,6 +253,6 @@ def test_every_pair_has_a_prediction_and_is_scored_beside_its_label(models, all_
 def test_a_size_that_cuts_cells_is_refused_before_any_work(models, all_train, output):
     config = settings(all_train, *TINY, "segmenter.size=60")
     walk(config, output, "labels")
-    with pytest.raises(ConfigError, match=r"segmenter\.size: 8 pixels are a cell of this CLIP \(got 60\)"):
+    with pytest.raises(ConfigError, match=r"segmenter\.size: 8 pixels are a cell of this tower \(got 60\)"):
         walk(config, output, "segmenter", first="segmenter")
     assert not (output / "segmenter").exists()

@@ -296,7 +296,7 @@ def test_a_named_architecture_takes_a_local_file(small_vit_b_16, tmp_path):
     with torch.inference_mode():
         expected = net.encode_text(tokens, normalize=True).numpy()
     np.testing.assert_allclose(clip.encode_texts(["a dog"])[0], expected, atol=1e-6)
-    assert clip._preprocess.mean == open_clip.get_pretrained_cfg("ViT-B-16", "openai")["mean"]
+    assert clip._colours.mean == open_clip.get_pretrained_cfg("ViT-B-16", "openai")["mean"]
 
 
 def test_a_tag_brings_its_activation(small_vit_b_16, tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_colour_statistics_are_never_guessed(small_vit_b_16, tmp_path):
     with pytest.raises(WeightsError, match=r"2 colour statistics.*laion2b_s32b_b82k"):
         load_clip("ViT-L-14", path, "cpu")
     _, path = named_file(tmp_path, "ViT-L-14.laion2b_s32b_b82k.pt")
-    assert load_clip("ViT-L-14", path, "cpu")._preprocess.mean == (0.5, 0.5, 0.5)
+    assert load_clip("ViT-L-14", path, "cpu")._colours.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
