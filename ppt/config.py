@@ -7,22 +7,18 @@ the current folder.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard, get_args
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppt.strict_yaml import ConfigError, is_mapping, merged, parsed_override, read
 
 Source = Literal["object_centric", "mosaic", "referring"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-
-
-class ConfigError(ValueError):
-    """A config that cannot be used; its text has a line a problem: "file: key: reason (got value)"."""
 
 
 class Section(BaseModel):
@@ -234,9 +230,9 @@ def load_config(path: Path | Sequence[Path] | None, overrides: Sequence[str] = (
     source = " + ".join(map(str, paths)) or "--set"
     values: dict[str, Any] = {}
     for one in paths:
-        values = _merged(values, _anchored(_read(one), Config, one.resolve().parent))
+        values = merged(values, _anchored(read(one), Config, one.resolve().parent))
     for override in overrides:
-        values = _merged(values, _anchored(_parsed_override(override), Config, Path.cwd()))
+        values = merged(values, _anchored(parsed_override(override), Config, Path.cwd()))
     try:
         text = json.dumps(values)
     except (TypeError, ValueError) as error:
@@ -260,79 +256,12 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
-    """PyYAML's table of plain scalars, less dates (text to us), plus numbers such as 1e-3."""
-    date, number = "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"
-    exponent = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
-    known: dict[str, list[tuple[str, re.Pattern[str]]]] = yaml.SafeLoader.yaml_implicit_resolvers
-    table = {first: [entry for entry in entries if entry[0] != date] for first, entries in known.items()}
-    for first in "-+0123456789":
-        table[first].append((number, exponent))
-    return table
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but a key given twice is an error."""
-
-    yaml_implicit_resolvers = _resolvers()
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    return _yaml_mapping(text, str(path))
-
-
-def _parsed_override(override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"--set: expected section.key=value, got {override!r}")
-    value = _yaml_mapping(f"value: {text}", f"--set {override}")["value"]
-    for name in reversed(key.split(".")):
-        value = {name: value}
-    return value
-
-
-def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
-    try:
-        values: Any = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark: Any = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from None
-    if values is None:
-        return {}
-    if not _is_mapping(values):
-        raise ConfigError(f"{source}: expected sections and keys, got {type(values).__name__}")
-    return values
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if _is_mapping(old) and _is_mapping(value) else value
-    return merged
-
-
 def _anchored(values: Mapping[str, Any], model: type[BaseModel], folder: Path) -> dict[str, Any]:
     """`values` with the relative paths that `model` knows made absolute from `folder`."""
     anchored = dict(values)
     for name, field in model.model_fields.items():
         value, kind = values.get(name), field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and _is_mapping(value):
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and is_mapping(value):
             anchored[name] = _anchored(value, kind, folder)
         elif isinstance(value, str) and (_is_path(kind) or _is_weights_file(name, value)):
             anchored[name] = str((folder / Path(value).expanduser()).resolve())
@@ -345,10 +274,6 @@ def _without_files(values: Mapping[str, Any], model: type[BaseModel]) -> dict[st
         for name, value in values.items()
         if name != "weights" and not _is_path(model.model_fields[name].annotation)
     }
-
-
-def _is_mapping(value: Any) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def _is_path(kind: Any) -> bool:

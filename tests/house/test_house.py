@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from fixtures.processes import ENVIRONMENT, Forks, snapshot
-from fixtures.walk import TINY
 
 from ppt.config import load_config
 
@@ -35,7 +34,7 @@ MAY_KNOW_TRUTH = (
     "pipelines/benchmark/",
     "pipelines/foundation/data.py",  # makes the demo's
 )
-TRAINING_STAGES = ("relevance", "masks", "labels", "segmenter", "predictions")
+TRAINING_STAGES = ("relevance", "masks", "labels")
 
 
 def name(path):
@@ -253,18 +252,16 @@ def _strings(tree):
 def test_training_stages_are_the_same_without_the_truth(pictures, tmp_path):
     pairs = ["--pairs", pictures / "pairs.jsonl"]
     truth = ["--truth", pictures / "truth.jsonl"]
-    tiny = (*TINY, "segmenter.splits=['',train,val,test]")
-    small = [argument for one in tiny for argument in ("--set", one)]
     log = tmp_path / "log"
     with Forks() as forks:
-        forks.run(log, "run", "custom", *small, *pairs, *truth, "--output", tmp_path / "open")
+        forks.run(log, "run", "custom", *pairs, *truth, "--output", tmp_path / "open")
         assert forks.run(log, "records", "custom", *pairs, *truth, "--output", tmp_path / "shut").code == 0
         shutil.rmtree(tmp_path / "shut" / "truth")
         (pictures / "truth.jsonl").unlink()
         forks.run(log, "records", "custom", *pairs, "--output", tmp_path / "never")
         for stage in TRAINING_STAGES:
             for folder in ("shut", "never"):
-                ended = forks.run(log, stage, "custom", *small, "--output", tmp_path / folder)
+                ended = forks.run(log, stage, "custom", "--output", tmp_path / folder)
                 assert ended.code == 0, ended.printed
     for stage in TRAINING_STAGES:
         made = snapshot(tmp_path / "open" / stage)
