@@ -120,6 +120,7 @@ class LossesConfig(Section):
     contrast: Weight = 0.1
     grounding: Weight = 0.2
     alignment: Weight = 0.05
+    released: bool = False  # pairwise and contrast as TALENT's code has them, rather than corrected
 
 
 class NoiseConfig(Section):

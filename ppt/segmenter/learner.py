@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ppt.segmenter import noise
-from ppt.segmenter.losses import region
+from ppt.segmenter.losses import contrast, pairwise, region
 from ppt.segmenter.losses.alignment import Alignment
 from ppt.segmenter.losses.contrast import Contrast
 from ppt.segmenter.losses.grounding import Grounding, hide
@@ -28,7 +28,7 @@ SAME = 0.5
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the losses; 0 leaves one out."""
+    """Of the losses; 0 leaves one out. released: pairwise and contrast as TALENT's code has them."""
 
     cross_entropy: float
     focal: float
@@ -38,6 +38,7 @@ class Weights:
     contrast: float
     grounding: float
     alignment: float
+    released: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ class Learner(nn.Module):
         self._plain = sorted(plain)
         width, text = segmenter.design.width, segmenter.towers.text
         heads: dict[str, nn.Module] = {}
-        if weights.pairwise:
+        if weights.released and (weights.pairwise or weights.contrast):
+            heads["said"] = nn.Linear(text.dimension, width)
+        elif weights.pairwise:
             heads["pairwise"] = Pairwise(len(segmenter.towers.image.tapped), width)
-        if weights.contrast:
+        if weights.contrast and not weights.released:
             heads["contrast"] = Contrast(width // 2, text.dimension)
         if weights.grounding:
             heads["grounding"] = Grounding(text.width, width, text.width)
@@ -105,6 +108,7 @@ class Learner(nn.Module):
         losses = self._region(seen, lessons, pixels)
         each = self._heads(seen, lessons, generator)
         losses |= {name: region.weighted(loss, lessons.believed) for name, loss in each.items()}
+        losses |= self._released(seen, lessons)
         losses = {name: getattr(self.weights, name) * loss for name, loss in losses.items()}
         if measures.teacher and share is not None:
             apart = (seen.logits.float().sigmoid() - share).square() * lessons.there
@@ -169,6 +173,24 @@ class Learner(nn.Module):
             )
         if "grounding" in self.heads:
             losses["grounding"] = self._grounded(seen, lessons, covered, generator)
+        return losses
+
+    def _released(self, seen: Seen, lessons: Lessons) -> dict[str, Tensor]:
+        """TALENT's two losses in its own form: no belief, one positive and one negative a sentence."""
+        if "said" not in self.heads:
+            return {}
+        sentence, losses = seen.words.sentence, dict[str, Tensor]()
+        said = self.heads["said"](sentence)
+        if self.weights.pairwise:
+            losses["pairwise"] = pairwise.released(seen.levels, said)
+        if self.weights.contrast:
+            same, unclear = meant_alike(sentence.detach(), lessons)
+            itself = torch.eye(len(same), dtype=torch.bool, device=same.device)
+            other = _of_one_image(lessons) & ~same & ~unclear
+            positive = (same & ~itself | itself & (same.sum(1, keepdim=True) == 1)).float().argmax(1)
+            negative = other.float().argmax(1)
+            cells = torch.stack(seen.levels).mean(0)
+            losses["contrast"] = contrast.released(cells, said[positive], said[negative], other.any(1))
         return losses
 
     def _grounded(

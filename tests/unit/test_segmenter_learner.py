@@ -7,12 +7,14 @@ from fixtures.towers import VIT, pixels, random_clip, sentences, towers_of
 
 from ppt.segmenter import learner as module
 from ppt.segmenter.learner import Learner, Lessons, Weights, meant_alike
+from ppt.segmenter.losses import pairwise
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.noise import Measures
 
-NONE = Weights(**{field.name: 0.0 for field in fields(Weights)})
+LOSSES = [field.name for field in fields(Weights) if field.name != "released"]
+NONE = Weights(**dict.fromkeys(LOSSES, 0.0))
 NO_MEASURES = Measures()
-ALL = Weights(**{field.name: 1.0 for field in fields(Weights)})
+ALL = Weights(**dict.fromkeys(LOSSES, 1.0))
 
 
 def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
@@ -38,7 +40,7 @@ def rng():
 def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
     monkeypatch.setattr(module, "PARAPHRASE", 1.1)  # to a random CLIP all sentences are alike
     model = learner(ALL)
-    for name in (field.name for field in fields(Weights)):
+    for name in LOSSES:
         found = learner(replace(NONE, **{name: 2.0}))
         found.load_state_dict(model.state_dict(), strict=False)
         losses = found(lessons(), 0, rng())
@@ -46,6 +48,25 @@ def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
         losses[name].backward()
         assert losses[name].isfinite()
         assert found.segmenter.neck.project[0][0].weight.grad.abs().sum() > 0, name
+
+
+def test_talents_losses_as_released_stand_in_for_the_corrected(monkeypatch):
+    monkeypatch.setattr(module, "PARAPHRASE", 1.1)
+    both = learner(replace(NONE, pairwise=1.0, contrast=1.0, released=True))
+    assert set(both.heads) == {"said"}
+    losses = both(lessons(), 0, rng())
+    assert set(losses) == {"pairwise", "contrast"}
+    given = lessons()
+    seen = both.segmenter(given.pixels, given.tokens, given.image)
+    expected = pairwise.released(seen.levels, both.heads["said"](seen.words.sentence))
+    torch.testing.assert_close(losses["pairwise"], expected)
+    assert 0 < losses["contrast"] < 0.2, "a tenth"
+    losses["contrast"].backward()
+    assert both.segmenter.neck.project[0][0].weight.grad.abs().sum() > 0
+    # The third sentence is alone with its image: it has no negative, and teaches nothing.
+    alone = both(lessons(image=(0, 1, 2)), 0, rng())
+    assert alone["contrast"] == 0
+    assert set(learner(replace(NONE, dice=1.0, released=True)).heads) == set()
 
 
 def test_a_weight_is_a_factor_and_zero_leaves_the_loss_and_its_head_out():
