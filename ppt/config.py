@@ -152,6 +152,7 @@ class SegmenterConfig(Section):
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
     layers: Count = 3
     detail: Annotated[int, Field(ge=0)] = 0  # channels that are read from the image's own pixels
+    prior: bool = True  # what CLIP finds relevant joins the neck
     losses: LossesConfig = LossesConfig()
     noise: NoiseConfig = NoiseConfig()
     seed: Annotated[int, Field(ge=0)] = 0

@@ -50,6 +50,8 @@ def run(
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
     clip, size = open_staged_door(config), config.segmenter.size
+    if config.segmenter.dino and config.segmenter.prior:
+        raise ConfigError("segmenter.prior: DINOv2 shares no space with words; set it to false (got true)")
     if size % clip.stride:
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)

@@ -85,10 +85,13 @@ class ImageState:
 
 @runtime_checkable
 class ImageTower(Protocol):
-    """An image tower in stages. inner: channels that each stage leaves; tapped: those of its tap."""
+    """An image tower in stages. inner: channels that each stage leaves; tapped: those of its tap; joint:
+    whether the last tap lies in the space of the sentences.
+    """
 
     inner: tuple[int, ...]
     tapped: tuple[int, ...]
+    joint: bool
 
     def begin(self, pixels: Float[Tensor, "b 3 h w"]) -> ImageState:
         """Normalised pixels, h and w multiples of the stride."""
@@ -103,12 +106,14 @@ class ImageTower(Protocol):
         ...
 
     def tap(self, state: ImageState, stage: int) -> Float[Tensor, "b k gh gw"]:
-        """What is seen after `stage`; after the last one in the space of the sentences."""
+        """What is seen after `stage`."""
         ...
 
 
 class VitTower(nn.Module):
     """open_clip's VisionTransformer. Implements `ImageTower`."""
+
+    joint = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -150,6 +155,8 @@ class VitTower(nn.Module):
 
 class ResnetTower(nn.Module):
     """open_clip's ModifiedResNet. Implements `ImageTower`."""
+
+    joint = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -227,6 +234,12 @@ class TextTower(nn.Module):
         for stage in range(STAGES):
             state = self.advance(state, stage)
         return self.finish(state)
+
+    def alone(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
+        """What CLIP says of each token as the one word of a sentence, in the joint space, not normalised."""
+        ids, back = tokens.unique(return_inverse=True)
+        start, end = tokens[0, 0].expand_as(ids), tokens.max().expand_as(ids)
+        return self.read(torch.stack([start, ids, end], 1)).sentence[back]
 
     def finish(self, state: TextState) -> Words:
         """After the last stage; the sentence lies in the joint space, not normalised."""

@@ -27,6 +27,8 @@ from ppt.backbones.weights import WeightsError
 class DinoTower(nn.Module):
     """timm's VisionTransformer with images of any size. Implements `ImageTower`."""
 
+    joint = False
+
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network

@@ -18,12 +18,14 @@ from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
 from ppt.segmenter.decoders import Decoder, Dynamic, Query
 from ppt.segmenter.fusion import Feedback, HumanLikeAttention
 from ppt.segmenter.necks import Gather, Neck
+from ppt.segmenter.prior import Prior
 
 
 @dataclass(frozen=True)
 class Design:
     """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none.
-    detail: channels that are read from the image's own pixels, 0 for none.
+    detail: channels that are read from the image's own pixels, 0 for none. prior: whether what CLIP finds
+    relevant joins the neck.
     """
 
     adapter: Adapter
@@ -35,6 +37,7 @@ class Design:
     adapter_width: int
     layers: int
     detail: int = 0
+    prior: bool = False
 
     def __post_init__(self) -> None:
         if self.width % 16 or self.adapter_width % 4:
@@ -83,6 +86,11 @@ class Segmenter(nn.Module):
             else []
         )
         self.neck = Gather(design.neck, image.tapped, text.width, text.dimension, width)
+        if design.prior and not image.joint:
+            raise ValueError(
+                "segmenter: a prior needs CLIP's own image tower: no other shares the words' space"
+            )
+        self.prior = Prior(text.width, width) if design.prior else None
         words = text.width
         self.fusion = None
         if design.rounds:
@@ -105,6 +113,9 @@ class Segmenter(nn.Module):
         taps, words = walk(pixels, tokens, of)
         gathered = self.neck(taps, words.tokens, words.there, words.sentence)
         cells, spoken, rounds = gathered.cells, words.tokens, ()
+        if self.prior is not None:
+            alone = self.towers.text.alone(tokens[:, : spoken.shape[1]])
+            cells = cells + self.prior(taps[-1], words.sentence, alone, spoken, words.there)
         if self.fusion is not None:
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds

@@ -74,7 +74,7 @@ class Reader:
         for seen in self._seen(pixels, texts):
             words = seen.words
             maps = {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
-            if seen.taps[-1].shape[1] == words.sentence.shape[1]:
+            if self.segmenter.towers.image.joint:
                 maps["tap"] = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
             shown = {name: _stretched(frame.opened(_plane(map))) for name, map in maps.items()}
             for number, cells in enumerate(seen.rounds):

@@ -1,5 +1,7 @@
 """DINOv2's tower in stages against timm's own pass, and in a segmenter beside CLIP's text."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
@@ -68,6 +70,8 @@ def test_a_segmenter_stands_between_it_and_clips_text(adapter, neck):
     model = Segmenter(towers, design)
     seen = model(torch.randn(2, 3, 56, 56), sentences(3, 5))
     assert seen.logits.shape == (2, 1, 16, 16)
+    with pytest.raises(ValueError, match="a prior needs CLIP's own image tower"):
+        Segmenter(towers, replace(design, prior=True))
     seen.logits.square().mean().backward()
     assert all(value.grad is not None for value in model.neck.parameters())
 

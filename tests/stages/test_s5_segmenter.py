@@ -176,7 +176,7 @@ def test_what_was_learned_is_kept_without_clips_own(models, all_train, output):
     assert summary.line() == "segmenter: 1 items, 0 skipped; 1 shards made, 0 kept"
     artifact = Artifact.open(output / "segmenter")
     parts = {name.split(".")[0] for name in artifact.tensors("00000")}
-    assert parts == {"adapters", "neck", "fusion", "decoder"}
+    assert parts == {"adapters", "neck", "prior", "fusion", "decoder"}
     log = [json.loads(line) for line in (output / "segmenter/training/log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == list(range(6))
     assert {"cross_entropy", "dice", "pairwise", "contrast", "grounding", "alignment"} <= set(log[0])

@@ -10,9 +10,12 @@ from fixtures.towers import RESNET, VIT, pixels, random_clip, sentences, towers_
 from ppt.segmenter.losses import region
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.necks import Film, Rectified
+from ppt.segmenter.prior import Prior
 
-WHOLE = Design("bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=3, detail=64)
-SMALL = replace(WHOLE, width=32, adapter_width=16, layers=1, detail=0)
+WHOLE = Design(
+    "bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=3, detail=64, prior=True
+)
+SMALL = replace(WHOLE, width=32, adapter_width=16, layers=1, detail=0, prior=False)
 
 
 def build(vision=VIT, context=20, **parts) -> Segmenter:
@@ -44,7 +47,7 @@ COMBINATIONS = [
 def test_every_combination_takes_two_steps_and_every_part_of_it_learns(adapter, neck, fusion, decoder):
     rounds, feedback = fusion
     parts = {"adapter": adapter, "neck": neck, "rounds": rounds, "feedback": feedback, "decoder": decoder}
-    model = build(**parts, detail=8 if rounds == 2 else 0)
+    model = build(**parts, detail=8 if rounds == 2 else 0, prior=rounds == 2)
     moved = {name: torch.zeros(()) for name, _ in model.named_parameters()}
     for _ in range(2):
         model.zero_grad()
@@ -157,14 +160,34 @@ def test_at_full_size_ten_million_parameters_are_trained_at_most(name, design):
         model = Segmenter(towers_of(open_clip.CLIP(**open_clip.get_model_config(name))), design)
     trained = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad}
     parts = {name.split(".")[0] for name in trained}
-    assert parts <= {"adapters", "neck", "fusion", "decoder"}, sorted(trained)
+    assert parts <= {"adapters", "neck", "prior", "fusion", "decoder"}, sorted(trained)
     assert sum(trained.values()) <= 10_000_000
+
+
+@pytest.mark.parametrize("vision", [VIT, RESNET])
+def test_a_prior_says_where_which_word_is_lit(vision):
+    towers = towers_of(random_clip(vision))
+    tokens = sentences(2, 1)
+    alone = towers.text.alone(tokens[:, :4])
+    for row, place in ((0, 1), (0, 2), (1, 1)):
+        by_hand = tokens[row, [0, place]].tolist()
+        one = torch.zeros_like(tokens[:1])
+        one[0, :3] = torch.tensor([*by_hand, int(tokens.max())])
+        torch.testing.assert_close(alone[row, place], towers.text.read(one).sentence[0])
+    prior, words = Prior(24, 16), torch.randn(2, 4, 24)
+    torch.nn.init.zeros_(prior.sentence.weight)
+    tap, there = torch.randn(2, 20, 3, 3), torch.tensor([[True] * 4, [True] * 3 + [False]])
+    found = prior(tap, torch.randn(2, 20), alone, words, there)
+    cosines = F.cosine_similarity(tap[1, :, None], alone[1, :3, :].T[..., None, None], dim=0)
+    lit = 10 * (cosines - cosines.mean((1, 2), keepdim=True))
+    expected = sum(lit[i] * prior.words(words[1, i])[:, None, None] for i in range(3))
+    torch.testing.assert_close(found[1], expected + prior.sentence.bias[:, None, None], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("vision", [VIT, RESNET])
 @pytest.mark.parametrize("adapter", ["none", "bridger", "dense", "cost"])
 def test_sentences_of_one_image_see_what_each_would_see_alone(vision, adapter):
-    model = build(vision, adapter=adapter, detail=8)
+    model = build(vision, adapter=adapter, detail=8, prior=True)
     step(model)  # gates that begin closed open
     model.eval()
     images, tokens, of = pixels(2), sentences(3, 6, 4), torch.tensor([1, 0, 1])
