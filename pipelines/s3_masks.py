@@ -41,7 +41,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     sam = open_sam_door(config)
     manifest = Manifest(
         STAGE,
-        schema_version=2,
+        schema_version=3,
         config=config.sections("points", "sam", "masks"),
         inputs=inputs,
         weights={"sam": sam.weights_sha256},
@@ -103,6 +103,7 @@ def _row(record: Record, example: Example, answer: Answer) -> dict[str, Any]:
         "points": _points(answer.points),
         "point_reasons": list(answer.points.reasons),
         "peak": _rounded(contrast(example.relevance.values)),
+        "sure": _rounded(answer.sureness),
         "candidates": candidates,
         "chosen": answer.choice.index,
         "reasons": list(answer.choice.reasons),

@@ -30,7 +30,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     masks = Artifact.open(output / "masks")
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections("labels"),
         inputs={"masks": masks.fingerprint},
         weights={},
@@ -58,7 +58,8 @@ def shard_of_labels(context: tuple[Config, Artifact], shard: Shard) -> None:
     by_image: dict[str, list[PseudoLabel]] = {}
     for row in masks.rows(shard.key):
         chosen = None if row["chosen"] is None else row["candidates"][row["chosen"]]
-        scores = {"peak": row["peak"], **({name: chosen[name] for name in SCORES} if chosen else {})}
+        scores = {name: row[name] for name in ("peak", "sure")}
+        scores |= {name: chosen[name] for name in SCORES} if chosen else {}
         mask = from_json(chosen["segmentation"]) if chosen else None
         reasons = (*row["point_reasons"], *(r for r in row["reasons"] if r not in row["point_reasons"]))
         made = labels.label(

@@ -1,8 +1,9 @@
 """Chosen masks -> pseudo-labels: a weight in [0, 1], the scores behind it, and reasons in words.
 
-The weight is the geometric mean of four terms, each in [0, 1] and each known without truth: SAM's predicted
-IoU, the mask's stability, its agreement with the relevance map, and how far the map's peak stands out. A
-label with a reason to be excluded keeps its mask for inspection and has weight 0.
+The weight is the geometric mean of five terms, each in [0, 1] and each known without truth: SAM's predicted
+IoU, the mask's stability, its agreement with the relevance map, how far the map's peak stands out, and how
+sure the points are of their thing, which those read off a map always are. A label with a reason to be
+excluded keeps its mask for inspection and has weight 0.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ def weigh(scores: dict[str, float]) -> float:
         scores["stability"],
         scores["agreement"],
         scores["peak"] / FULL_CONTRAST,
+        scores["sure"],
     )
     clipped = np.clip(np.array(terms, dtype=np.float64), 0, 1)
     return round(float(clipped.prod() ** (1 / len(clipped))), 6)

@@ -12,7 +12,7 @@ from ppt.store import StaleArtifact
 
 KEYS = {
     "id", "image", "text", "height", "width",
-    "sets", "points", "point_reasons", "peak", "candidates", "chosen", "reasons",
+    "sets", "points", "point_reasons", "peak", "sure", "candidates", "chosen", "reasons",
 }  # fmt: skip
 SCORES = {"set", "fit", "predicted_iou", "stability", "agreement", "relevance", "contrast", "area"}
 DISCS = {
@@ -88,6 +88,8 @@ def test_no_evidence_means_no_points_no_candidates_and_no_question_to_sam(models
 @pytest.mark.parametrize("method", ["surgery", "read"])
 def test_every_way_to_points_is_reachable_by_config(models, pictures, output, method):
     walk(settings(pictures, f"points.method={method}"), output, "masks")
+    for row in rows(output, "masks").values():
+        assert row["sure"] == (row["chosen"] is not None), "a map has one set, and no doubt"
     row = rows(output, "masks")["a-left"]
     assert {label for _, _, label in row["points"]} >= {0, 1}
     assert row["point_reasons"] == [method]

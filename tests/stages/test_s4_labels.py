@@ -12,7 +12,7 @@ from pycocotools import mask as coco
 from ppt import rle
 from ppt.store import StaleArtifact
 
-SCORES = {"predicted_iou", "stability", "agreement", "relevance", "contrast", "area", "peak"}
+SCORES = {"predicted_iou", "stability", "agreement", "relevance", "contrast", "area", "peak", "sure"}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_without_evidence_there_is_no_mask_no_weight_and_a_reason(models, pictur
     walk(settings(pictures), output, "labels")
     [row] = [row for row in labels(output) if row["id"] == "nothing"]
     assert (row["segmentation"], row["weight"], row["reasons"]) == (None, 0, ["no_evidence"])
-    assert row["scores"] == {"peak": 0}
+    assert row["scores"] == {"peak": 0, "sure": 0}
 
 
 def test_an_excluded_label_keeps_its_mask_and_says_why(models, pictures, output):

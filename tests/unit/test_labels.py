@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ppt import rle
 from ppt.labels import conflicts, exclusions, label, weigh
 
-GOOD = {"predicted_iou": 0.81, "stability": 1.0, "agreement": 1.0, "peak": 3.0}
+GOOD = {"predicted_iou": 0.81, "stability": 1.0, "agreement": 1.0, "peak": 3.0, "sure": 1.0}
 
 
 def mask(left=0):
@@ -22,8 +22,9 @@ def made(id="a", text="the owl", segmentation=None, **scores):
 
 
 def test_weight_is_the_geometric_mean_of_its_terms():
-    assert weigh(GOOD) == pytest.approx(0.81**0.25, abs=1e-6)
-    assert weigh({**GOOD, "peak": 1.5, "stability": 0.5}) == pytest.approx((0.81 * 0.25) ** 0.25, abs=1e-6)
+    assert weigh(GOOD) == pytest.approx(0.81**0.2, abs=1e-6)
+    assert weigh({**GOOD, "peak": 1.5, "stability": 0.5}) == pytest.approx((0.81 * 0.25) ** 0.2, abs=1e-6)
+    assert weigh({**GOOD, "sure": 0.3}) == pytest.approx((0.81 * 0.3) ** 0.2, abs=1e-6)
 
 
 @given(st.fixed_dictionaries({name: st.floats(-1, 5) for name in GOOD}), st.sampled_from(sorted(GOOD)))
@@ -48,7 +49,7 @@ def test_every_failed_check_is_a_reason():
 
 
 def test_no_mask_is_an_answer():
-    found = label("a", "i.jpg", "the owl", None, {"peak": 0.0}, ("no_evidence",), 0.5, 0.2)
+    found = label("a", "i.jpg", "the owl", None, {"peak": 0.0, "sure": 0.0}, ("no_evidence",), 0.5, 0.2)
     assert (found.segmentation, found.weight, found.reasons) == (None, 0.0, ("no_evidence",))
 
 
