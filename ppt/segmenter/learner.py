@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ppt.curriculum import PARAPHRASE
 from ppt.segmenter import noise
 from ppt.segmenter.losses import contrast, pairwise, region
 from ppt.segmenter.losses.alignment import Alignment
@@ -20,8 +21,6 @@ from ppt.segmenter.losses.pairwise import Pairwise
 from ppt.segmenter.model import Seen, Segmenter
 from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
-PARAPHRASE = 0.9
-"""Cosine of two sentences of one image from which they are taken to say the same."""
 SAME = 0.5
 """IoU of two pseudo-masks above which they may be of one thing."""
 
