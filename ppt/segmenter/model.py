@@ -90,7 +90,7 @@ class Segmenter(nn.Module):
             raise ValueError(
                 "segmenter: a prior needs CLIP's own image tower: no other shares the words' space"
             )
-        self.prior = Prior(text.width, width) if design.prior else None
+        self.prior = Prior(text.width, text.dimension, width) if design.prior else None
         words = text.width
         self.fusion = None
         if design.rounds:

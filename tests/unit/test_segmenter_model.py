@@ -10,7 +10,7 @@ from fixtures.towers import RESNET, VIT, pixels, random_clip, sentences, towers_
 from ppt.segmenter.losses import region
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.necks import Film, Rectified
-from ppt.segmenter.prior import Prior
+from ppt.segmenter.prior import Prior, seen_from
 
 WHOLE = Design(
     "bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=3, detail=64, prior=True
@@ -174,14 +174,37 @@ def test_a_prior_says_where_which_word_is_lit(vision):
         one = torch.zeros_like(tokens[:1])
         one[0, :3] = torch.tensor([*by_hand, int(tokens.max())])
         torch.testing.assert_close(alone[row, place], towers.text.read(one).sentence[0])
-    prior, words = Prior(24, 16), torch.randn(2, 4, 24)
+    prior, words = Prior(24, 20, 16), torch.randn(2, 4, 24)
     torch.nn.init.zeros_(prior.sentence.weight)
+    for value in prior.wanted.parameters():
+        torch.nn.init.zeros_(value)
     tap, there = torch.randn(2, 20, 3, 3), torch.tensor([[True] * 4, [True] * 3 + [False]])
     found = prior(tap, torch.randn(2, 20), alone, words, there)
     cosines = F.cosine_similarity(tap[1, :, None], alone[1, :3, :].T[..., None, None], dim=0)
     lit = 10 * (cosines - cosines.mean((1, 2), keepdim=True))
     expected = sum(lit[i] * prior.words(words[1, i])[:, None, None] for i in range(3))
     torch.testing.assert_close(found[1], expected + prior.sentence.bias[:, None, None], atol=1e-4, rtol=1e-4)
+
+
+def test_places_are_seen_from_the_middle_of_what_is_lit():
+    lit = torch.full((1, 2, 4), -50.0)
+    lit[0, 0, 1] = lit[0, 0, 3] = 0.0  # of four columns the second and the last
+    seen = seen_from(lit)[0]
+    torch.testing.assert_close(seen[0, 0], torch.tensor([-1.0, -0.5, 0.0, 0.5]))
+    torch.testing.assert_close(seen[1, :, 0], torch.tensor([0.0, 1.0]))
+
+
+def test_what_a_word_of_place_asks_is_linear_in_the_places():
+    prior = Prior(24, 20, 16)
+    for part in (prior.sentence, prior.words):
+        for value in part.parameters():
+            torch.nn.init.zeros_(value)
+    asked, there = torch.randn(1, 20), torch.ones(1, 3, dtype=torch.bool)
+    found = prior(torch.randn(1, 20, 3, 4), asked, torch.randn(1, 3, 20), torch.randn(1, 3, 24), there)
+    across, down = found.diff(dim=3), found.diff(dim=2)
+    torch.testing.assert_close(across, across[..., :1, :1].expand_as(across), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(down, down[..., :1, :1].expand_as(down), atol=1e-4, rtol=1e-4)
+    assert across.abs().max() > 0.01
 
 
 @pytest.mark.parametrize("vision", [VIT, RESNET])
