@@ -15,12 +15,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
-SHIPPED_CONFIGS = (Path(__file__).parent / "configs", Path(__file__).parents[1] / "configs")
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 SKIPPED = 3
 
@@ -211,7 +211,7 @@ def _config(
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
     ]
     names = [name] if Path(name).is_file() else name.split("+")
-    config = load_config([_config_path(one) for one in names], [*overrides, *settings])
+    config = load_config([config_path(one) for one in names], [*overrides, *settings])
     if config.device.startswith("cuda"):  # torch knows whether it is there; ask before any work
         from ppt.backbones.weights import resolve_device
 
@@ -220,20 +220,6 @@ def _config(
         except ValueError as error:
             raise ConfigError(f"device: {error}") from None
     return config
-
-
-def _config_path(name: str) -> Path:
-    """The file named, or the config shipped under that name ("demo", "custom", ...)."""
-    path = Path(name)
-    if path.is_file() or path.suffix:
-        return path
-    for folder in SHIPPED_CONFIGS:
-        if (folder / f"{name}.yaml").exists():
-            return folder / f"{name}.yaml"
-    shipped = sorted({p.stem for folder in SHIPPED_CONFIGS for p in folder.glob("*.yaml")})
-    raise ConfigError(
-        f"{name}: no such file, and no shipped config of that name; there are {', '.join(shipped)}"
-    )
 
 
 def _walk(config: Config, output: Path, fresh: bool) -> int:

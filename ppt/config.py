@@ -128,9 +128,7 @@ class NoiseConfig(Section):
 
     teacher: Weight = 0.0  # of agreeing with the running mean of itself
     pixel_confidence: bool = False  # what that one doubts teaches less
-    correction: Share = (
-        0.0  # of its first slope that agreement with the labels loses before they are overruled
-    )
+    correction: Share = 0.0  # share of its slope that agreement loses before labels are mended
     exclusion: Weight = 0.0  # of sentences of one image claiming the same pixels
     sharing: bool = False  # paraphrases have one label
     truncation: Share = 0.0  # of a batch, the worst, that teaches nothing at the end
@@ -189,9 +187,7 @@ Variant = Literal[
 
 class BenchmarkConfig(Section):
     variants: tuple[Variant, ...] = ()  # of the generator; each is trained, once a seed
-    systems: tuple[
-        str, ...
-    ] = ()  # of the segmenter; as "unified", or "unified-dice" for one without that loss
+    systems: tuple[str, ...] = ()  # of the segmenter: "unified", or "unified-dice", without that loss
     seeds: Count = 1
 
 

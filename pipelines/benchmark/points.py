@@ -148,11 +148,6 @@ def _sample(record: Record, row: dict[str, Any], answer: Answer, chosen: int | N
     return Sample(record.pair.id, true, prediction, answer.points, row["split"], row["source"], row["kind"])
 
 
-def _lost(row: dict[str, Any]) -> Sample:
-    """A sentence that never reached SAM: it stays in every denominator."""
-    return Sample(row["id"], Truth.from_json(row).rle, None, None, row["split"], row["source"], row["kind"])
-
-
 def _tables(found: Mapping[Row, Mapping[str, Mapping[str, float]]]) -> str:
     """For each split a block of the metrics, and one of mIoU by group."""
     names = list(dict.fromkeys(name for name, _ in found))

@@ -20,11 +20,10 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from pipelines import run as recipe
-from pipelines import s5_segmenter, stage
+from pipelines import s5_segmenter, shipped, stage
 from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent, report
 from pipelines.doors import open_staged_door
 from ppt import metrics, rle
@@ -37,9 +36,9 @@ from ppt.records import images
 from ppt.rle import Rle
 from ppt.segmenter.reader import Reader, read_segmenter
 from ppt.store import Artifact, begin
+from ppt.strict_yaml import read
 from ppt.types import PseudoLabel, Truth
 
-CONFIGS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
 LABELS, CEILING, TRUE = "pseudo-labels", "unified, taught by the truth", "benchmark/true_labels"
 COLUMNS = {
     "miou": "mIoU",
@@ -49,7 +48,7 @@ COLUMNS = {
     "prec@0.9": "Prec@0.9",
 }
 TIMED = 40
-"""Sentences over which the time a sentence takes is the median."""
+"""Images over which the time a sentence takes is the median."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,8 @@ class Found:
 def segmenter(config: Config, output: Path) -> str:
     """Run the comparison; returns the tables as Markdown."""
     systems = {name: settings(config, name) for name in config.benchmark.systems}
-    for name in (
-        "records",
-        "relevance",
-        *(["points"] * (config.points.method == "generator")),
-        "masks",
-        "labels",
-    ):
+    points = ["points"] if config.points.method == "generator" else []
+    for name in ("records", "relevance", *points, "masks", "labels"):
         recipe.STAGES[name](config, output, False)
     truth = {row["id"]: row for row in Artifact.open(output / "truth").rows()}
     held = {id: row for id, row in truth.items() if row["split"] not in config.segmenter.splits} or truth
@@ -114,23 +108,14 @@ def settings(config: Config, system: str) -> SegmenterConfig:
     Raises ConfigError for one that is not known.
     """
     name, _, without = system.partition("-")
-    path = next(
-        (
-            p
-            for f in CONFIGS
-            if (p := f / f"segmenter_{'unified' if name == 'ceiling' else name}.yaml").exists()
-        ),
-        None,
-    )
-    if path is None:
-        known = sorted(
-            {p.stem.removeprefix("segmenter_") for f in CONFIGS for p in f.glob("segmenter_*.yaml")}
-        )
+    design = "unified" if name == "ceiling" else name
+    known = [one.removeprefix("segmenter_") for one in shipped.names() if one.startswith("segmenter_")]
+    if design not in known:
         raise ConfigError(
             f"benchmark.systems: expected ceiling, one of {known}, or one of them less a loss or"
             f" measure, as unified-dice (got {system!r})"
         )
-    own = yaml.safe_load(path.read_text(encoding="utf-8"))["segmenter"]
+    own = read(shipped.config_path(f"segmenter_{design}"))["segmenter"]
     merged = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own})
     if not without:
         return merged

@@ -76,8 +76,10 @@ def taught(config: Config, records: Artifact, labels: Artifact) -> list[Taught]:
 
 def held_out(taught: Sequence[Taught], share: float) -> tuple[list[Taught], list[Taught]]:
     """(those that teach, those held out), by what the images hold: about `share` of them are held out."""
-    held = [image for image in taught if int(image.sha256[:8], 16) < share * 16**8]
-    return [image for image in taught if image not in held], held
+    sides: tuple[list[Taught], list[Taught]] = [], []
+    for image in taught:
+        sides[int(image.sha256[:8], 16) < share * 16**8].append(image)
+    return sides
 
 
 class Pseudo:

@@ -7,7 +7,7 @@ from fixtures.pictures import read_rows, write_rows
 from fixtures.processes import snapshot
 
 import ppt
-from pipelines import cli
+from pipelines import cli, shipped
 
 ROOT = Path(__file__).parents[2]
 CUSTOM = ROOT / "configs" / "custom.yaml"
@@ -53,7 +53,7 @@ def test_the_stages_one_by_one_leave_what_run_leaves(command, pictures, whole, t
 def test_demo_runs_the_data_it_ships_with(command, pictures, monkeypatch, tmp_path):
     (tmp_path / "demo.yaml").write_text("points: {method: peak}")
     monkeypatch.setattr(cli, "DEMO_DATA", pictures)
-    monkeypatch.setattr(cli, "SHIPPED_CONFIGS", (tmp_path,))
+    monkeypatch.setattr(shipped, "FOLDERS", (tmp_path,))
     said = command("demo", "--output", tmp_path / "demo")
     assert (said.code, said.err) == (0, "")
     assert (tmp_path / "demo" / "report.html").exists()
