@@ -1,10 +1,14 @@
-"""The configured CLIP and SAM, and what the segmenter is built on."""
+"""The configured CLIP and SAM, what the segmenter is built on, and a trained one."""
+
+from dataclasses import replace
 
 from ppt.backbones.clip import Clip, Reading, load_clip
 from ppt.backbones.clip_towers import StagedModel
 from ppt.backbones.dino import load_dino
 from ppt.backbones.sam import SamModel, load_sam
 from ppt.config import Config
+from ppt.segmenter.reader import Reader, read_segmenter
+from ppt.store import Artifact, ArtifactError
 
 
 def open_clip_door(config: Config) -> Clip:
@@ -25,3 +29,17 @@ def open_staged_door(config: Config) -> StagedModel:
     """
     clip, how = open_clip_door(config), config.segmenter
     return load_dino(how.dino, how.dino_weights, clip, config.device) if how.dino else clip
+
+
+def open_reader(config: Config, segmenter: Artifact, clip: StagedModel | None = None) -> Reader:
+    """A trained segmenter, with the configured SAM where it points. clip: None opens the configured one.
+
+    Raises ArtifactError, WeightsError.
+    """
+    reader = read_segmenter(segmenter, clip or open_staged_door(config))
+    if reader.segmenter.design.decoder != "point":
+        return reader
+    sam = open_sam_door(config)
+    if segmenter.manifest.weights["sam"] != sam.weights_sha256:
+        raise ArtifactError(f"{segmenter.folder}: made for another SAM; name that one in sam.weights")
+    return replace(reader, sam=sam)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import s0_records, s5_predictions, stage
-from pipelines.doors import open_staged_door
+from pipelines.doors import open_reader
 from ppt import rle
 from ppt.config import Config, ConfigError, canonical_json, load_config
 from ppt.durable import json_lines, write_atomic
 from ppt.records import images
 from ppt.report import preview
-from ppt.segmenter.reader import Reader, read_segmenter
+from ppt.segmenter.reader import Reader
 from ppt.store import Artifact
 
 PAIRS = (".jsonl", ".csv")
@@ -29,12 +29,13 @@ def segmenter_of(weights: Path) -> Artifact:
 
 
 def config_of(segmenter: Artifact, overrides: Sequence[str]) -> Config:
-    """The towers that the segmenter was trained between, and what the user changes: a weights file has no
-    place in an artifact, so that one is named again with clip.weights, or segmenter.dino_weights.
+    """The models that the segmenter was trained for, and what the user changes: a weights file has no place
+    in an artifact, so that one is named again with clip.weights, sam.weights or segmenter.dino_weights.
     """
     known = segmenter.manifest.config
+    sections = [f"{name}={canonical_json(known[name])}" for name in ("clip", "sam") if name in known]
     dino = canonical_json(known["segmenter"]["dino"])
-    return load_config(None, [f"clip={canonical_json(known['clip'])}", f"segmenter.dino={dino}", *overrides])
+    return load_config(None, [*sections, f"segmenter.dino={dino}", *overrides])
 
 
 def pairs(segmenter: Artifact, config: Config, output: Path, fresh: bool = False) -> list[stage.Summary]:
@@ -54,7 +55,7 @@ def pictures(
     """
     names = [image.name] if image.is_file() else _images_in(image)
     root = image.parent if image.is_file() else image
-    reader = read_segmenter(segmenter, open_staged_door(config))
+    reader = open_reader(config, segmenter)
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in names:

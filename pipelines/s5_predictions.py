@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stage
-from pipelines.doors import open_staged_door
+from pipelines.doors import open_reader
 from ppt import rle
-from ppt.backbones.clip_towers import StagedModel
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
 from ppt.records import images
 from ppt.report import preview
-from ppt.segmenter.reader import Reader, read_segmenter
+from ppt.segmenter.reader import Reader
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
 
@@ -43,22 +42,20 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     Raises StaleArtifact, WeightsError and the errors of what it reads.
     """
     folder = weights or output / "segmenter"
-    records, segmenter, clip = (
-        Artifact.open(output / "records"),
-        Artifact.open(folder),
-        open_staged_door(config),
-    )
+    records, segmenter = Artifact.open(output / "records"), Artifact.open(folder)
+    reader = open_reader(config, segmenter)
+    drawn = ["sam"] if reader.sam else []
     manifest = Manifest(
         STAGE,
         schema_version=1,
-        config=config.sections("clip"),
+        config=config.sections("clip", *drawn),
         inputs={"records": records.fingerprint, "segmenter": segmenter.fingerprint},
-        weights={"clip": clip.weights_sha256},
+        weights={name: segmenter.manifest.weights[name] for name in ("clip", *drawn)},
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
     with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, folder, clip if config.workers == 0 else None)
+        make = functools.partial(context, config, output, folder, reader if config.workers == 0 else None)
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "predictions.jsonl", json_lines(rows))
@@ -67,9 +64,9 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     return summary
 
 
-def context(config: Config, output: Path, folder: Path, clip: StagedModel | None = None) -> Context:
-    """The context of one process; loads CLIP unless it is given."""
-    reader = read_segmenter(Artifact.open(folder), clip or open_staged_door(config))
+def context(config: Config, output: Path, folder: Path, reader: Reader | None = None) -> Context:
+    """The context of one process; opens the segmenter unless it is given."""
+    reader = reader or open_reader(config, Artifact.open(folder))
     root, policy = stage.images_root(config, output), stage.image_policy(config)
     return Context(reader, Artifact.open(output / "records"), root, policy)
 

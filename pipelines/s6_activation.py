@@ -3,7 +3,7 @@
     ppt evaluate CONFIG.yaml --output DIR --nta
 
 Only sentences whose truth names distractors are measured. Labels count as maps of 0 and 1, those that have no
-mask as blank; of a segmenter every stage of the network is measured.
+mask as blank; of a segmenter every stage of the network is measured, and blank where the image went away.
 """
 
 from collections import defaultdict
@@ -15,17 +15,18 @@ import numpy as np
 from jaxtyping import Float
 
 from pipelines import stage
-from pipelines.doors import open_staged_door
+from pipelines.doors import open_reader
 from ppt import rle
 from ppt.activation import NonTarget, intervals, non_target
 from ppt.config import Config
 from ppt.metrics import Sample
 from ppt.records import images
 from ppt.seeding import generator
-from ppt.segmenter.reader import Reader, read_segmenter
+from ppt.segmenter.reader import Reader
 from ppt.store import Artifact
 from ppt.types import Record, Truth
 
+LABELS = "labels"
 Measured = tuple[str, str, str, NonTarget]
 """Stage, id, content of the image, and the measures."""
 
@@ -38,10 +39,15 @@ def measured(
     samples: of the labels. segmenter: its artifact, None for the labels alone.
     """
     truth = {row["id"]: Truth.from_json(row) for row in Artifact.open(output / "truth").rows()}
-    reader = read_segmenter(segmenter, open_staged_door(config)) if segmenter else None
+    reader = open_reader(config, segmenter) if segmenter else None
     found: dict[str, list[Measured]] = defaultdict(list)
-    for one in _all(config, output, {sample.id: sample for sample in samples}, truth, reader):
+    lost: list[Record] = []
+    for one in _all(config, output, {sample.id: sample for sample in samples}, truth, reader, lost):
         found[one[0]].append(one)
+    for name in [name for name in found if name != LABELS] or ["logits"] * bool(lost):
+        for record in lost:
+            shape = truth[record.pair.id].rle.height, truth[record.pair.id].rle.width
+            found[name] += _measured(name, record, truth, np.zeros(shape, np.float32))
     rng = generator(config.seed, "evaluate", "nta")
     report: dict[str, Any] = {}
     for name, ones in found.items():
@@ -57,20 +63,27 @@ def measured(
 
 
 def _all(
-    config: Config, output: Path, samples: dict[str, Sample], truth: dict[str, Truth], reader: Reader | None
+    config: Config,
+    output: Path,
+    samples: dict[str, Sample],
+    truth: dict[str, Truth],
+    reader: Reader | None,
+    lost: list[Record],
 ) -> Iterator[Measured]:
+    """lost: gets the records whose image cannot be read any more."""
     records = Artifact.open(output / "records")
     root, policy = stage.images_root(config, output), stage.image_policy(config)
     for key in records.keys:
         for sha256, own in stage.by_content(records, key).items():
             asked = [r for r in own if r.pair.id in truth and truth[r.pair.id].distractors]
             for record in asked:
-                yield from _measured("labels", record, truth, _as_map(samples[record.pair.id]))
+                yield from _measured(LABELS, record, truth, _as_map(samples[record.pair.id]))
             if reader is None or not asked:
                 continue
             try:
                 pixels = images.load(root, asked[0].pair.image, policy, sha256).pixels
             except images.ImageError:
+                lost += asked
                 continue
             shown = reader.activations(pixels, [record.pair.text for record in asked])
             for record, maps in zip(asked, shown, strict=True):

@@ -116,6 +116,7 @@ class LossesConfig(Section):
     focal: Weight = 0.0
     dice: Weight = 1.0
     soft_iou: Weight = 0.0
+    point: Weight = 0.0  # of the click, which the decoder point has
     pairwise: Weight = 0.1
     contrast: Weight = 0.1
     grounding: Weight = 0.2
@@ -146,9 +147,9 @@ class SegmenterConfig(Section):
     neck: Literal["film", "rca", "cam", "concat"] = "rca"
     rounds: Annotated[int, Field(ge=0)] = 2  # of attention between cells and words
     feedback: Literal["add", "value"] = "add"
-    decoder: Literal["dynamic", "query"] = "query"
+    decoder: Literal["dynamic", "query", "point"] = "query"  # point: SAM draws the mask
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
-    layers: Count = 3
+    layers: Count = 2
     detail: Annotated[int, Field(ge=0)] = 0  # channels that are read from the image's own pixels
     prior: bool = True  # what CLIP finds relevant joins the neck
     losses: LossesConfig = LossesConfig()

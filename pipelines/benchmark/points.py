@@ -9,6 +9,7 @@ unless there are no others. The oracle rows click at the innermost pixel of the 
 and nothing that a run could do.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,9 +106,13 @@ def _shard(
         asked = [r for r in records if r.pair.id in truth and f"map/{r.pair.id}" in tensors]
         if not asked:
             continue
-        embedding = context.sam.embed(
-            images.load(context.root, asked[0].pair.image, context.policy, sha256).pixels
-        )
+        try:
+            pixels = images.load(context.root, asked[0].pair.image, context.policy, sha256).pixels
+        except images.ImageError:
+            for record, row in itertools.product(asked, (*prompters, (ORACLE, 0), (CEILING, 0))):
+                yield row, _missing(record, truth[record.pair.id])
+            continue
+        embedding = context.sam.embed(pixels)
         examples = [example(tensors, record) for record in asked]
         maps = [e.relevance for e in examples]
         rows = [truth[record.pair.id] for record in asked]
@@ -146,6 +151,12 @@ def _sample(record: Record, row: dict[str, Any], answer: Answer, chosen: int | N
     prediction = None if chosen is None else answer.candidates.rles[chosen]
     true = Truth.from_json(row).rle
     return Sample(record.pair.id, true, prediction, answer.points, row["split"], row["source"], row["kind"])
+
+
+def _missing(record: Record, row: dict[str, Any]) -> Sample:
+    """Of a sentence whose image cannot be read any more."""
+    true = Truth.from_json(row).rle
+    return Sample(record.pair.id, true, None, None, row["split"], row["source"], row["kind"])
 
 
 def _tables(found: Mapping[Row, Mapping[str, Mapping[str, float]]]) -> str:

@@ -6,15 +6,15 @@ the truth.
 Walks DIR to the labels as a run would, trains a segmenter for each of `benchmark.systems` and each seed
 (DIR/benchmark/<system>_<seed>), asks it for the sentences that may not teach, and writes
 DIR/benchmark/segmenter.json and segmenter.md. A system is a shipped config of that name, of which the parts,
-losses and measures are taken; a name like "unified-dice" is that system without that loss or measure. The
-ceiling is the unified one taught by true masks in place of labels, which no run could do.
+losses and measures are taken; a name like "unified-dice" is that system without that loss, measure or part.
+The ceiling is the unified one taught by true masks in place of labels, which no run could do.
 """
 
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from pipelines import run as recipe
 from pipelines import s5_segmenter, shipped, stage
 from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent, report
-from pipelines.doors import open_staged_door
+from pipelines.doors import open_reader, open_staged_door
 from ppt import metrics, rle
 from ppt.activation import NonTarget, non_target
 from ppt.config import Config, ConfigError, NoiseConfig, SegmenterConfig
@@ -34,7 +34,7 @@ from ppt.manifest import Manifest
 from ppt.metrics import Conventions, Sample
 from ppt.records import images
 from ppt.rle import Rle
-from ppt.segmenter.reader import Reader, read_segmenter
+from ppt.segmenter.reader import Prediction, Reader
 from ppt.store import Artifact, begin
 from ppt.strict_yaml import read
 from ppt.types import PseudoLabel, Truth
@@ -47,14 +47,23 @@ COLUMNS = {
     "prec@0.7": "Prec@0.7",
     "prec@0.9": "Prec@0.9",
 }
+WITHOUT: dict[str, dict[str, Any]] = {
+    "mosaics": {"mosaics": 0.0},
+    "prior": {"prior": False},
+    "rounds": {"rounds": 0},
+    "neck": {"neck": "concat"},
+    "adapter": {"adapter": "none"},
+}
+"""Parts that a system can go without, and what it has in their place."""
 TIMED = 40
 """Images over which the time a sentence takes is the median."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one system made of the sentences. nta: the non-target activation of its mask's probabilities, of
-    those with distractors, by split. millions: of trained parameters; each: milliseconds a sentence.
+    """What one system made of the sentences. nta: the non-target activation of its probabilities, of those
+    with distractors, by split; wrong_mask there is of its mask. millions: of trained parameters; each:
+    milliseconds a sentence.
     """
 
     judged: list[Judged] = field(default_factory=list)
@@ -83,7 +92,7 @@ def segmenter(config: Config, output: Path) -> str:
             s5_segmenter.run(
                 config.model_copy(update={"segmenter": seeded}), output, name=home, labels=labels
             )
-            reader = read_segmenter(Artifact.open(output / home), clip)
+            reader = open_reader(config, Artifact.open(output / home), clip)
             found[titled(name), seed] = _asked(config, output, reader, held, groups, conventions)
     reports = {row: report(one.judged, held, groups, conventions) for row, one in found.items()}
     table = _tables(reports, found)
@@ -112,8 +121,8 @@ def settings(config: Config, system: str) -> SegmenterConfig:
     known = [one.removeprefix("segmenter_") for one in shipped.names() if one.startswith("segmenter_")]
     if design not in known:
         raise ConfigError(
-            f"benchmark.systems: expected ceiling, one of {known}, or one of them less a loss or"
-            f" measure, as unified-dice (got {system!r})"
+            f"benchmark.systems: expected ceiling, one of {known}, or one of them less a loss, measure or"
+            f" part, as unified-dice (got {system!r})"
         )
     own = read(shipped.config_path(f"segmenter_{design}"))["segmenter"]
     merged = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own})
@@ -125,9 +134,9 @@ def settings(config: Config, system: str) -> SegmenterConfig:
     if noise.get(without):
         default = NoiseConfig().model_dump()[without]
         return merged.model_copy(update={"noise": NoiseConfig(**{**noise, without: default})})
-    if without == "mosaics":
-        return merged.model_copy(update={"mosaics": 0.0})
-    raise ConfigError(f"benchmark.systems: {name} has no loss or measure {without!r} to go without")
+    if without in WITHOUT:
+        return SegmenterConfig.model_validate({**merged.model_dump(), **WITHOUT[without]})
+    raise ConfigError(f"benchmark.systems: {name} has no loss, measure or part {without!r} to go without")
 
 
 def titled(system: str) -> str:
@@ -191,20 +200,24 @@ def _asked(
             asked = [record for record in own if record.pair.id in held]
             if not asked:
                 continue
-            pixels = images.load(root, asked[0].pair.image, policy, sha256).pixels
             texts = [record.pair.text for record in asked]
-            begun = time.perf_counter()
-            predictions = reader(pixels, texts)
-            took.append(1000 * (time.perf_counter() - begun) / len(asked))
-            maps = reader.activations(pixels, texts) if _with_distractors(held, asked) else [{}] * len(asked)
+            predictions: list[Prediction | None] = [None] * len(asked)
+            maps: list[dict[str, np.ndarray]] = [{}] * len(asked)
+            try:
+                pixels = images.load(root, asked[0].pair.image, policy, sha256).pixels
+            except images.ImageError:  # its sentences count as missing
+                pass
+            else:
+                begun = time.perf_counter()
+                predictions = [*reader(pixels, texts)]
+                took.append(1000 * (time.perf_counter() - begun) / len(asked))
+                if any(held[record.pair.id].get("distractors") for record in asked):
+                    maps = reader.activations(pixels, texts)
             for record, prediction, shown in zip(asked, predictions, maps, strict=True):
-                _note(found, held[record.pair.id], prediction.mask, shown.get("logits"), groups, conventions)
+                mask = prediction and prediction.mask
+                _note(found, held[record.pair.id], mask, shown.get("logits"), groups, conventions)
     trained = sum(value.numel() for value in reader.segmenter.parameters())
-    return Found(found.judged, found.nta, trained / 1e6, float(np.median(took[:TIMED])))
-
-
-def _with_distractors(held: Mapping[str, Any], asked: Sequence[Any]) -> bool:
-    return any(held[record.pair.id].get("distractors") for record in asked)
+    return Found(found.judged, found.nta, trained / 1e6, float(np.median(took[:TIMED])) if took else 0.0)
 
 
 def _note(
@@ -221,10 +234,12 @@ def _note(
     found.judged.append(Judged(metrics.score(sample, conventions), groups[true.id]))
     if not true.distractors:
         return
-    shown = np.zeros((true.rle.height, true.rle.width), np.float32) if map is None else map
-    activation = non_target(shown, rle.decode(true.rle), [rle.decode(one) for one in true.distractors])
-    if activation is not None:
-        found.nta[row["split"] or "all"].append(activation)
+    blank = np.zeros((true.rle.height, true.rle.width), np.float32)
+    others = [rle.decode(one) for one in true.distractors]
+    lit = non_target(blank if map is None else map, rle.decode(true.rle), others)
+    drawn = non_target(blank if mask is None else rle.decode(mask), rle.decode(true.rle), others)
+    if lit is not None and drawn is not None:
+        found.nta[row["split"] or "all"].append(replace(lit, wrong_mask=drawn.wrong_mask))
 
 
 def _tables(reports: Mapping[Row, Mapping[str, Mapping[str, float]]], found: Mapping[Row, Found]) -> str:

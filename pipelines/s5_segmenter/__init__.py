@@ -3,10 +3,10 @@
     ppt segmenter CONFIG.yaml --output DIR
 
 Reads DIR/records, DIR/labels and the images of the pairs that may teach. Writes DIR/segmenter: what was
-learned (`shards/00000.safetensors`, without CLIP's own weights), a preview of it on fixed images, and
-`training/` with checkpoint and log. A label teaches by its weight, and not at all where that is 0; an image
-that some sentence of another split is about teaches nothing. Labels of images of one thing teach as mosaics,
-too. No truth is read.
+learned (`shards/00000.safetensors`, without CLIP's own weights or SAM's), a preview of it on fixed images,
+and `training/` with checkpoint and log. A label teaches by its weight, and not at all where that is 0; an
+image that some sentence of another split is about teaches nothing. Labels of images of one thing teach as
+mosaics, too. No truth is read.
 """
 
 import shutil
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from pipelines import stage
-from pipelines.doors import open_staged_door
+from pipelines.doors import open_sam_door, open_staged_door
 from pipelines.s5_segmenter.lessons import Pseudo, held_out, taught
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
@@ -50,17 +50,24 @@ def run(
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
     clip, size = open_staged_door(config), config.segmenter.size
+    pointing = config.segmenter.decoder == "point"
+    sam = open_sam_door(config) if pointing else None
     if config.segmenter.dino and config.segmenter.prior:
         raise ConfigError("segmenter.prior: DINOv2 shares no space with words; set it to false (got true)")
     if size % clip.stride:
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
+    if pointing != bool(config.segmenter.losses.point):
+        raise ConfigError(
+            "segmenter.losses.point: the decoder point learns by it and no other can; expected a weight above"
+            f" 0 with that decoder and 0 without (got {config.segmenter.losses.point})"
+        )
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
     manifest = Manifest(
         STAGE,
         schema_version=1,
-        config=config.sections("clip", "segmenter"),
+        config=config.sections("clip", "segmenter", *(["sam"] if pointing else [])),
         inputs={"records": records.fingerprint, "labels": given.fingerprint},
-        weights={"clip": clip.weights_sha256},
+        weights={"clip": clip.weights_sha256, **({"sam": sam.weights_sha256} if sam else {})},
         seed=config.seed,
     )
     with begin(output / name, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
@@ -78,7 +85,7 @@ def run(
                     file=sys.stderr,
                 )
             segmenter = _train(config, lessons, asked, folder, manifest.fingerprint)
-            _preview(folder.parent, Reader(clip, segmenter, size), config, output, lessons)
+            _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
             shard.write(*rows_and_tensors(segmenter, size))
         return stage.summary(writer.finish(), made=len(writer.missing))
 
@@ -139,7 +146,7 @@ def _agreement(learner: Learner, state: dict[str, torch.Tensor], held: Pseudo) -
     for lesson in held.all(ASKED):
         one = held.lessons([lesson]).to(device)
         mask = segmenter(one.pixels, one.tokens).logits > 0
-        true = one.covered > 0.5
+        true = one.on((int(mask.shape[-2]), int(mask.shape[-1]))).covered > 0.5
         found.append(float((mask & true).sum() / (mask | true).sum().clamp(min=1)))
         weights.append(lesson.believed)
     return float(np.average(found, weights=weights)) if found else 0.0

@@ -38,6 +38,14 @@ class Frame:
         """The share of each cell that lies in the image."""
         return self.covered(np.ones((self.height, self.width), bool), grid)
 
+    def middle(self, row: int, column: int, grid: int) -> Float32[np.ndarray, " 2"]:
+        """x and y of the middle of one of grid x grid cells, in the image's own pixels; within the image."""
+        high, wide = self.inner
+        cell = self.side / grid
+        x = (column + 0.5) * cell * self.width / wide - 0.5
+        y = (row + 0.5) * cell * self.height / high - 0.5
+        return np.array([min(max(x, 0), self.width - 1), min(max(y, 0), self.height - 1)], np.float32)
+
     def opened(self, values: Float32[np.ndarray, "g g"]) -> Float32[np.ndarray, "h w"]:
         """What lies over the square, in the image's own pixels."""
         high, wide = self.inner

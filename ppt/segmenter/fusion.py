@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ppt.segmenter.layers import FeedForward, as_map, rows, silent, waves
+from ppt.segmenter.layers import FeedForward, as_map, heads, rows, silent, waves
 
 Feedback = Literal["add", "value"]
-HEADS = 8
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class _Look(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, heads(width), batch_first=True)
         self.norm = nn.LayerNorm(width)
         self.rest = FeedForward(width)
 

@@ -67,6 +67,11 @@ def waves(like: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 n c"]:
     return torch.cat([both[0], both[1]], -1).flatten(0, 1)[None].to(like.dtype)
 
 
+def heads(width: int) -> int:
+    """Of attention, as many as have 16 channels and more; 8 at most."""
+    return next(h for h in (8, 4, 2, 1) if width >= 16 * h or h == 1)
+
+
 class FeedForward(nn.Module):
     """Two layers beside a residual path, normalised before."""
 
@@ -87,10 +92,10 @@ class Attention(nn.Module):
     Where keys have places, those are added to the keys and not to what is read there.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, heads(width), batch_first=True)
 
     def forward(
         self,

@@ -33,6 +33,7 @@ class Weights:
     focal: float
     dice: float
     soft_iou: float
+    point: float
     pairwise: float
     contrast: float
     grounding: float
@@ -43,8 +44,8 @@ class Weights:
 @dataclass(frozen=True)
 class Lessons:
     """b pseudo-labels of u images. pixels: normalised, in their frames. tokens: of the sentences. covered,
-    there: the shares of each cell of the logits' grid in the mask, and in the image. believed: in [0, 1].
-    image: the place of each one's image among the u.
+    there: the shares of each cell in the mask, and in the image, of a grid no coarser than the logits'.
+    believed: in [0, 1]. image: the place of each one's image among the u.
     """
 
     pixels: Float[Tensor, "u 3 s s"]
@@ -53,6 +54,11 @@ class Lessons:
     there: Float[Tensor, "b 1 g g"]
     believed: Float[Tensor, " b"]
     image: Int[Tensor, " b"]
+
+    def on(self, grid: tuple[int, int]) -> "Lessons":
+        """On a coarser grid."""
+        covered, there = (F.adaptive_avg_pool2d(one, grid) for one in (self.covered, self.there))
+        return replace(self, covered=covered, there=there)
 
     def to(self, device: torch.device | str) -> "Lessons":
         """On another device."""
@@ -83,11 +89,11 @@ class Learner(nn.Module):
         elif weights.pairwise:
             heads["pairwise"] = Pairwise(len(segmenter.towers.image.tapped), width)
         if weights.contrast and not weights.released:
-            heads["contrast"] = Contrast(width // 2, text.dimension)
+            heads["contrast"] = Contrast(segmenter.decoder.channels, text.dimension)
         if weights.grounding:
             heads["grounding"] = Grounding(text.width, width, text.width)
         if weights.alignment:
-            heads["alignment"] = Alignment(width // 2, text.dimension)
+            heads["alignment"] = Alignment(segmenter.decoder.channels, text.dimension)
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, lessons: Lessons, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -100,6 +106,7 @@ class Learner(nn.Module):
             self.teacher.follow(self.segmenter)
             share = self.teacher.share(lessons.pixels, lessons.tokens, lessons.image)
         seen = self.segmenter(*self._hidden(lessons, generator), lessons.image)
+        lessons = lessons.on((int(seen.logits.shape[-2]), int(seen.logits.shape[-1])))
         lessons = self._mended(lessons, seen, share, step)
         pixels = lessons.there
         if measures.pixel_confidence and share is not None:
@@ -153,6 +160,8 @@ class Learner(nn.Module):
         for name, loss in (("dice", region.dice), ("soft_iou", region.soft_iou)):
             if getattr(self.weights, name):
                 losses[name] = region.weighted(loss(logits, covered, there), lessons.believed)
+        if self.weights.point and seen.click is not None:
+            losses["point"] = region.weighted(region.point(seen.click, covered, there), lessons.believed)
         return losses
 
     def _heads(self, seen: Seen, lessons: Lessons, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """The whole segmenter: frozen towers, what is learned between and behind them, and which parts those are.
 
-    segmenter = Segmenter(clip.towers(), Design("bridger", "rca", 2, "add", "query", 256, 64, 3))
+    segmenter = Segmenter(clip.towers(), Design("bridger", "rca", 2, "add", "query", 256, 64, 2))
     seen = segmenter(pixels, tokens)         # logits (b, 1, h, w)
 
 The towers stay CLIP's: parameters, state and modes of a segmenter are those of what is learned.
@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ppt.backbones.clip_towers import STAGES, Towers, Words
+from ppt.backbones.clip_towers import STAGES, ImageState, Towers, Words
 from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
-from ppt.segmenter.decoders import Decoder, Dynamic, Query
+from ppt.segmenter.decoders import Decoder, Dynamic, Point, Query
 from ppt.segmenter.fusion import Feedback, HumanLikeAttention
 from ppt.segmenter.necks import Gather, Neck
 from ppt.segmenter.prior import Prior
@@ -24,8 +24,8 @@ from ppt.segmenter.prior import Prior
 @dataclass(frozen=True)
 class Design:
     """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none.
-    detail: channels that are read from the image's own pixels, 0 for none. prior: whether what CLIP finds
-    relevant joins the neck.
+    detail: channels that dynamic and query read from the image's own pixels, 0 for none. prior: whether what
+    CLIP finds relevant joins the neck.
     """
 
     adapter: Adapter
@@ -52,17 +52,31 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a segmenter makes of b images, each with a sentence.
+class Looked:
+    """What depends on u images alone: their normalised pixels; what CLIP's tower made of them after its first
+    stage, where adapters have a say in the rest, else its taps.
+    """
 
-    logits: of the mask, on the grid of `pixels`. pixels: what the mask was read from. taps: of CLIP; levels,
-    costs: of the neck, the costs only of rca; rounds: of the fusion. words: as CLIP's text tower left them.
-    spoken: the words after the fusion; without one as they were.
+    pixels: Float[Tensor, "u 3 h w"]
+    first: ImageState | None
+    taps: tuple[Float[Tensor, "u _ _ _"], ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a segmenter makes of b sentences.
+
+    logits: of the mask, on the grid of `pixels`. pixels: what the mask was read from. click: logits of the
+    place to click, on the same grid; None where the decoder is not point. taps: of CLIP, that of sentence i
+    at of[i]; levels, costs: of the neck, the costs only of rca; rounds: of the fusion. words: as CLIP's text
+    tower left them. spoken: the words after the fusion; without one as they were.
     """
 
     logits: Float[Tensor, "b 1 h w"]
     pixels: Float[Tensor, "b c h w"]
+    click: Float[Tensor, "b 1 h w"] | None
     taps: tuple[Tensor, ...]
+    of: Int[Tensor, " b"]
     levels: tuple[Tensor, ...]
     costs: tuple[Tensor, ...]
     rounds: tuple[Tensor, ...]
@@ -96,7 +110,7 @@ class Segmenter(nn.Module):
         if design.rounds:
             self.fusion = HumanLikeAttention(words, text.dimension, width, design.rounds, design.feedback)
             words = width
-        decoder = Query if design.decoder == "query" else Dynamic
+        decoder = {"dynamic": Dynamic, "query": Query, "point": Point}[design.decoder]
         self.decoder = decoder(words, text.dimension, width, design.layers, design.detail)
 
     def forward(
@@ -106,48 +120,64 @@ class Segmenter(nn.Module):
         of: Int[Tensor, " b"] | None = None,
     ) -> Seen:
         """Normalised pixels whose sides are multiples of the tower's stride, and token ids. of: which image
-        each sentence is about; None: each about its own. What the words do not touch is seen once an image.
+        each sentence is about; None: each about its own.
         """
         of = torch.arange(len(tokens), device=tokens.device) if of is None else of
-        walk = self._bridged if self.design.adapter == "bridger" else self._one_way
-        taps, words = walk(pixels, tokens, of)
-        gathered = self.neck(taps, words.tokens, words.there, words.sentence)
+        return self.read(self.look(pixels), tokens, of)
+
+    def look(self, pixels: Float[Tensor, "u 3 h w"]) -> Looked:
+        """What the words do not touch. Nothing in it is learned."""
+        image = self.towers.image
+        state = image.advance(image.begin(pixels), 0)
+        if self.adapters:
+            return Looked(pixels, state, ())
+        taps: list[Tensor] = []
+        for stage in range(STAGES):
+            state = image.advance(state, stage) if stage else state
+            taps.append(image.tap(state, stage))
+        return Looked(pixels, None, tuple(taps))
+
+    def read(self, looked: Looked, tokens: Int[Tensor, "b n"], of: Int[Tensor, " b"]) -> Seen:
+        """The sentences about images that were looked at."""
+        if looked.first is None:
+            taps, words, own = looked.taps, self.towers.text.read(tokens), of
+        else:
+            walk = self._bridged if self.design.adapter == "bridger" else self._one_way
+            taps, words = walk(looked.first.picked(of), tokens)
+            own = torch.arange(len(tokens), device=tokens.device)
+        gathered = self.neck(taps, own, words.tokens, words.there, words.sentence)
         cells, spoken, rounds = gathered.cells, words.tokens, ()
         if self.prior is not None:
             alone = self.towers.text.alone(tokens[:, : spoken.shape[1]])
-            cells = cells + self.prior(taps[-1], words.sentence, alone, spoken, words.there)
+            cells = cells + self.prior(taps[-1][own], words.sentence, alone, spoken, words.there)
         if self.fusion is not None:
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds
-        drawn = self.decoder(cells, spoken, words.there, words.sentence, pixels[of])
-        return Seen(
-            drawn.logits, drawn.pixels, tuple(taps), gathered.levels, gathered.costs, rounds, words, spoken
-        )
+        drawn = self.decoder(cells, spoken, words.there, words.sentence, looked.pixels, of)
+        levels, costs = gathered.levels, gathered.costs
+        return Seen(drawn.logits, drawn.pixels, drawn.click, taps, own, levels, costs, rounds, words, spoken)
 
-    def _bridged(self, pixels: Tensor, tokens: Tensor, of: Tensor) -> tuple[list[Tensor], Words]:
+    def _bridged(self, seen: ImageState, tokens: Tensor) -> tuple[tuple[Tensor, ...], Words]:
         """Through both towers side by side: after each stage they are spoken to, and speak."""
         image, text = self.towers.image, self.towers.text
-        seen, read, before = image.advance(image.begin(pixels), 0).picked(of), text.begin(tokens), None
+        read, before = text.begin(tokens), None
         taps: list[Tensor] = []
         for stage, bridge in enumerate(self.adapters):
             seen, read = image.advance(seen, stage) if stage else seen, text.advance(read, stage)
             cells, said, before = bridge(image.cells(seen), read.tokens, read.there, before)
             seen, read = image.add(seen, cells), read.plus(said)
             taps.append(image.tap(seen, stage))
-        return taps, text.finish(read)
+        return tuple(taps), text.finish(read)
 
-    def _one_way(self, pixels: Tensor, tokens: Tensor, of: Tensor) -> tuple[list[Tensor], Words]:
-        """The text first and whole; then the image, to which the words speak where there are adapters."""
+    def _one_way(self, seen: ImageState, tokens: Tensor) -> tuple[tuple[Tensor, ...], Words]:
+        """The text first and whole; then the image, to which the words speak after each stage."""
         image, words = self.towers.image, self.towers.text.read(tokens)
-        seen = image.advance(image.begin(pixels), 0)
-        seen = seen.picked(of) if self.adapters else seen
         taps: list[Tensor] = []
-        for stage in range(STAGES):
+        for stage, adapter in enumerate(self.adapters):
             seen = image.advance(seen, stage) if stage else seen
-            if self.adapters:
-                seen = image.add(seen, self.adapters[stage](image.cells(seen), words.tokens, words.there))
+            seen = image.add(seen, adapter(image.cells(seen), words.tokens, words.there))
             taps.append(image.tap(seen, stage))
-        return taps if self.adapters else [tap[of] for tap in taps], words
+        return tuple(taps), words
 
 
 def _adapter(kind: Adapter, channels: int, words: int, width: int) -> nn.Module:

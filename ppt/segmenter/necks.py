@@ -9,19 +9,19 @@ grids of 1, 2, 3 and 6 reads the words, too; here by one attention for all of th
 concat: nothing is said.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ppt.segmenter.layers import Attention, as_map, convolution, places, resized, rows
 
 Neck = Literal["film", "rca", "cam", "concat"]
 POOLS = (1, 2, 3, 6)
-HEADS = 4
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,17 @@ class Gather(nn.Module):
 
     def forward(
         self,
-        taps: list[Float[Tensor, "b _ _ _"]],
+        taps: Sequence[Float[Tensor, "u _ _ _"]],
+        of: Int[Tensor, " b"],
         words: Float[Tensor, "b t d"],
         there: Bool[Tensor, "b t"],
         sentence: Float[Tensor, "b e"],
     ) -> Gathered:
-        """The grid is that of the second tap."""
+        """of: which of the taps' images each sentence is about. The grid is that of the second tap."""
         grid = int(taps[1].shape[-2]), int(taps[1].shape[-1])
         levels, costs = [], []
         for tap, project, speak in zip(taps, self.project, self.speak, strict=True):
-            said, cost = speak(resized(project(tap), grid), words, there, sentence)
+            said, cost = speak(resized(project(tap), grid)[of], words, there, sentence)
             levels.append(said)
             costs += [] if cost is None else [cost]
         merged = self.merge(torch.cat(levels, 1))
@@ -120,7 +121,7 @@ class Pooled(nn.Module):
     def __init__(self, words: int, width: int) -> None:
         super().__init__()
         self.words = nn.Linear(words, width)
-        self.read = Attention(width, HEADS)
+        self.read = Attention(width)
         self.narrow = nn.ModuleList([nn.Conv2d(width, width // 4, 1) for _ in POOLS])
         self.mix = convolution(2 * width, width)
 

@@ -1,4 +1,4 @@
-"""A trained segmenter in use, and on disk: one shard of an artifact, without CLIP's own weights."""
+"""A trained segmenter in use, and on disk: one shard of an artifact, without CLIP's own weights or SAM's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from ppt import rle
 from ppt.backbones.clip_towers import StagedModel
 from ppt.rle import Rle
+from ppt.segmenter.drawing import Canvas
 from ppt.segmenter.frames import Frame
-from ppt.segmenter.model import Design, Seen, Segmenter
+from ppt.segmenter.model import Design, Looked, Seen, Segmenter
 from ppt.store import Artifact, ArtifactError
+from ppt.types import PromptableModel
 
 SHARD = "00000"
 
@@ -37,25 +38,25 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Reader:
-    """A segmenter in evaluation mode, the CLIP whose towers it stands between, and the side of the square, in
-    pixels, that it reads.
+    """A segmenter in evaluation mode, the CLIP whose towers it stands between, the side of the square, in
+    pixels, that it reads, and the SAM that draws where it points.
     """
 
     clip: StagedModel
     segmenter: Segmenter
     size: int
+    sam: PromptableModel | None = None
 
     @torch.inference_mode()
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> list[Prediction]:
         """What each sentence means in an RGB image."""
         frame = Frame(self.size, *image.shape[:2])
-        found: list[Prediction] = []
-        for seen in self._seen(self._framed(image), texts):
-            logits = seen.logits[0, 0].float()
-            inside = logits.sigmoid()[logits > 0]
-            sure = float(inside.mean()) if len(inside) else 0.0
-            found.append(Prediction(rle.encode(frame.opened(logits.cpu().numpy()) > 0), sure))
-        return found
+        canvas = None
+        if self.segmenter.design.decoder == "point":
+            if self.sam is None:
+                raise ValueError("a segmenter that points needs the SAM that draws")
+            canvas = Canvas(self.sam, self.sam.embed(image), frame)
+        return [_predicted(seen, frame, canvas) for seen in self._seen(self._looked(image), texts)]
 
     @torch.inference_mode()
     def activations(
@@ -70,29 +71,48 @@ class Reader:
         """
         frame = Frame(self.size, *image.shape[:2])
         found: list[dict[str, np.ndarray]] = []
-        pixels = self._framed(image)
-        for seen in self._seen(pixels, texts):
+        looked = self._looked(image)
+        for seen in self._seen(looked, texts):
             words = seen.words
             maps = {f"cost_{i + 1}": cost[:, 0] for i, cost in enumerate(seen.costs)}
             if self.segmenter.towers.image.joint:
-                maps["tap"] = F.cosine_similarity(seen.taps[-1], words.sentence[:, :, None, None])
+                tap = seen.taps[-1][seen.of]
+                maps["tap"] = F.cosine_similarity(tap, words.sentence[:, :, None, None])
             shown = {name: _stretched(frame.opened(_plane(map))) for name, map in maps.items()}
             for number, cells in enumerate(seen.rounds):
-                drawn = self.segmenter.decoder(cells, seen.spoken, words.there, words.sentence, pixels)
+                drawn = self.segmenter.decoder(
+                    cells, seen.spoken, words.there, words.sentence, looked.pixels, seen.of
+                )
                 shown[f"round_{number + 1}"] = frame.opened(_plane(drawn.logits[:, 0].sigmoid()))
             shown["logits"] = frame.opened(_plane(seen.logits[:, 0].sigmoid()))
             found.append(shown)
         return found
 
-    def _framed(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 s s"]:
-        return self.clip.framed(image, self.size)[None].to(next(self.segmenter.parameters()).device)
+    def _looked(self, image: UInt8[np.ndarray, "h w 3"]) -> Looked:
+        pixels = self.clip.framed(image, self.size)[None]
+        return self.segmenter.look(pixels.to(next(self.segmenter.parameters()).device))
 
-    def _seen(self, pixels: Float[Tensor, "1 3 s s"], texts: Sequence[str]) -> Iterator[Seen]:
+    def _seen(self, looked: Looked, texts: Sequence[str]) -> Iterator[Seen]:
+        first = torch.zeros(1, dtype=torch.long, device=looked.pixels.device)
         for text in texts:  # one by one: the last bits of a row depend on the other rows of its batch
-            yield self.segmenter(pixels, self.clip.tokens([text]))
+            yield self.segmenter.read(looked, self.clip.tokens([text]), first)
 
 
-def _plane(map: Float[Tensor, "1 g g"]) -> Float[np.ndarray, "g g"]:
+def _predicted(seen: Seen, frame: Frame, canvas: Canvas | None) -> Prediction:
+    """The mask that one sentence's logits or, on a canvas, its click come to."""
+    share = _plane(seen.logits[:, 0].sigmoid())
+    if canvas is None or seen.click is None:
+        inside = share[share > 0.5]
+        sure = float(inside.mean()) if len(inside) else 0.0
+        return Prediction(rle.encode(frame.opened(_plane(seen.logits[:, 0])) > 0), sure)
+    mask = canvas.draw(_plane(seen.click[:, 0]), share)
+    if mask is None:
+        return Prediction(rle.encode(np.zeros((frame.height, frame.width), bool)), 0.0)
+    covered = frame.covered(rle.decode(mask), len(share))
+    return Prediction(mask, float((covered * share).sum() / max(float(covered.sum()), 1e-6)))
+
+
+def _plane(map: Float[torch.Tensor, "1 g g"]) -> Float[np.ndarray, "g g"]:
     return map[0].float().cpu().numpy()
 
 

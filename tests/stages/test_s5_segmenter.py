@@ -256,3 +256,38 @@ def test_a_size_that_cuts_cells_is_refused_before_any_work(models, all_train, ou
     with pytest.raises(ConfigError, match=r"segmenter\.size: 8 pixels are a cell of this tower \(got 60\)"):
         walk(config, output, "segmenter", first="segmenter")
     assert not (output / "segmenter").exists()
+
+
+POINTING = ("segmenter.decoder=point", "segmenter.losses.point=1")
+
+
+def test_where_it_points_sam_draws(models, all_train, output):
+    walk(settings(all_train, *TINY, *POINTING), output, "predictions")
+    for stage in ("segmenter", "predictions"):
+        manifest = Artifact.open(output / stage).manifest
+        assert manifest.weights == {
+            "clip": models.clip.weights_sha256,
+            "sam": models.sam.weights_sha256,
+        }
+        assert "sam" in manifest.config
+    drawn = rows(output, "predictions")
+    offered = rows(output, "masks")
+    assert set(drawn) == set(offered)
+    assert all(row["segmentation"] and 0 < row["sure"] < 1 for row in drawn.values())
+    models.sam.weights_sha256 = "other"
+    with pytest.raises(ArtifactError, match=r"made for another SAM; name that one in sam.weights"):
+        walk(settings(all_train, *TINY, *POINTING), output, "predictions", "predictions", fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (("segmenter.decoder=point",), r"expected a weight above 0 with that decoder.*\(got 0.0\)"),
+        (("segmenter.losses.point=1",), r"0 without \(got 1.0\)"),
+    ],
+)
+def test_a_click_is_taught_where_there_is_one_and_nowhere_else(models, all_train, output, changes, told):
+    walk(settings(all_train, *TINY), output, "labels")
+    with pytest.raises(ConfigError, match=told):
+        walk(settings(all_train, *TINY, *changes), output, "segmenter", "segmenter")
+    assert not (output / "segmenter").exists()

@@ -27,9 +27,9 @@ def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
     )
 
 
-def learner(weights, measures=NO_MEASURES) -> Learner:
+def learner(weights, measures=NO_MEASURES, decoder="query") -> Learner:
     torch.manual_seed(0)
-    design = Design("bridger", "rca", 2, "add", "query", width=32, adapter_width=16, layers=1)
+    design = Design("bridger", "rca", 2, "add", decoder, width=32, adapter_width=16, layers=1)
     return Learner(Segmenter(towers_of(random_clip(VIT)), design), weights, measures, 40, frozenset({0}))
 
 
@@ -37,11 +37,14 @@ def rng():
     return torch.Generator().manual_seed(0)
 
 
-def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch):
+@pytest.mark.parametrize("decoder", ["query", "point"])
+def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch, decoder):
     monkeypatch.setattr(module, "PARAPHRASE", 1.1)  # to a random CLIP all sentences are alike
-    model = learner(ALL)
+    model = learner(ALL, decoder=decoder)
     for name in LOSSES:
-        found = learner(replace(NONE, **{name: 2.0}))
+        if name == "point" and decoder != "point":
+            continue
+        found = learner(replace(NONE, **{name: 2.0}), decoder=decoder)
         found.load_state_dict(model.state_dict(), strict=False)
         losses = found(lessons(), 0, rng())
         assert list(losses) == [name]

@@ -56,6 +56,31 @@ def test_an_undecided_pixel_is_hardly_believed():
     assert found == pytest.approx([0.94, 0.04, 0.38, 0.94], abs=0.01)
 
 
+def test_a_click_is_to_fall_into_the_mask_by_hand():
+    click = torch.log(torch.tensor([[[[2.0, 3.0, 5.0, 90.0]]]]))
+    target = torch.tensor([[[[1.0, 0.5, 0.0, 0.0]]]])
+    there = torch.tensor([[[[1.0, 1.0, 1.0, 0.0]]]])
+    # Of the image's three cells 0.2 and half of 0.3 lie in the mask; the fourth pads it.
+    assert region.point(click, target, there).tolist() == pytest.approx([-math.log(0.35)])
+    assert region.point(click, 0 * target, there).tolist() == [0]
+
+
+def test_a_panorama_that_fills_no_cell_can_be_clicked():
+    target = torch.tensor([[[[0.0, 0.2], [0.0, 0.0]]]])
+    there = torch.tensor([[[[0.2, 0.2], [0.0, 0.0]]]])
+    assert region.point(torch.zeros(1, 1, 2, 2), target, there).tolist() == pytest.approx([-math.log(0.1)])
+
+
+def test_a_click_is_drawn_from_the_other_thing_to_the_one_that_is_meant():
+    click = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    target = torch.zeros(1, 1, 4, 4)
+    target[..., 0, 0] = 1
+    region.point(click, target, torch.ones_like(target)).sum().backward()
+    assert click.grad is not None
+    assert click.grad[0, 0, 0, 0] < 0
+    assert (click.grad.flatten()[1:] > 0).all()
+
+
 # --- pairwise
 
 

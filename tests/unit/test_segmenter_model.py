@@ -13,7 +13,7 @@ from ppt.segmenter.necks import Film, Rectified
 from ppt.segmenter.prior import Prior, seen_from
 
 WHOLE = Design(
-    "bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=3, detail=64, prior=True
+    "bridger", "rca", 2, "add", "query", width=256, adapter_width=64, layers=2, detail=64, prior=True
 )
 SMALL = replace(WHOLE, width=32, adapter_width=16, layers=1, detail=0, prior=False)
 
@@ -23,11 +23,14 @@ def build(vision=VIT, context=20, **parts) -> Segmenter:
     return Segmenter(towers_of(random_clip(vision, context)), replace(SMALL, **parts))
 
 
-def step(model, image=None, tokens=None):
+def step(model, image=None, tokens=None, clicks=False):
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     seen = model(pixels(2) if image is None else image, sentences(3, 6) if tokens is None else tokens)
     target = F.interpolate((pixels(2)[:, :1] > 0).float(), seen.logits.shape[-2:])
-    region.cross_entropy(seen.logits, target, torch.ones_like(target)).backward()
+    loss = region.cross_entropy(seen.logits, target, torch.ones_like(target))
+    if clicks:
+        loss = loss + region.point(seen.click, target, torch.ones_like(target)).sum()
+    loss.backward()
     optimiser.step()
     return seen
 
@@ -38,7 +41,7 @@ COMBINATIONS = [
         ("none", "bridger", "dense", "cost"),
         ("film", "rca", "cam", "concat"),
         ((0, "add"), (1, "add"), (2, "add"), (2, "value")),
-        ("dynamic", "query"),
+        ("dynamic", "query", "point"),
     )
 ]
 
@@ -51,11 +54,13 @@ def test_every_combination_takes_two_steps_and_every_part_of_it_learns(adapter, 
     moved = {name: torch.zeros(()) for name, _ in model.named_parameters()}
     for _ in range(2):
         model.zero_grad()
-        seen = step(model)
+        seen = step(model, clicks=decoder == "point")
         for name, value in model.named_parameters():
             if value.grad is not None:
                 moved[name] = moved[name] + value.grad.abs().sum()
-    assert seen.logits.shape == (2, 1, 32, 32)
+    fine = 1 if decoder == "point" else 4
+    assert seen.logits.shape == (2, 1, 8 * fine, 8 * fine)
+    assert (seen.click is None) == (decoder != "point")
     assert [name for name, gone in moved.items() if gone == 0] == [], "parts that never learn"
 
 
@@ -205,6 +210,21 @@ def test_what_a_word_of_place_asks_is_linear_in_the_places():
     torch.testing.assert_close(across, across[..., :1, :1].expand_as(across), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(down, down[..., :1, :1].expand_as(down), atol=1e-4, rtol=1e-4)
     assert across.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("decoder", ["dynamic", "query", "point"])
+def test_what_is_meant_depends_on_what_else_is_there(decoder):
+    """The far side of the image changes what the near one comes to."""
+    model = build(adapter="none", neck="film", rounds=0, decoder=decoder)
+    image, tokens = pixels(1), sentences(3)
+    other = image.clone()
+    other[..., 48:] = 0
+    looked, changed = model.look(image), model.look(other)
+    mixed = [torch.cat([a[..., :4], b[..., 4:]], -1) for a, b in zip(looked.taps, changed.taps, strict=True)]
+    seen = model.read(looked, tokens, torch.zeros(1, dtype=torch.long))
+    beside = model.read(replace(looked, taps=tuple(mixed)), tokens, torch.zeros(1, dtype=torch.long))
+    corner = seen.logits.shape[-1] // 8
+    assert (seen.logits - beside.logits)[..., :corner, :corner].abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("vision", [VIT, RESNET])

@@ -13,7 +13,7 @@ from ppt.segmenter.learner import Learner, Lessons, Weights
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
-PLAIN = Weights(1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+PLAIN = Weights(1.0, 0.0, 1.0, *[0.0] * 6)
 LEFT = torch.zeros(32, 32)
 LEFT[:, :16] = 1
 

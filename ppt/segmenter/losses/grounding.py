@@ -15,7 +15,6 @@ from ppt.segmenter.losses.contrast import pooled
 HIDDEN = 0.15
 """Share of a sentence's words that are hidden, at least one."""
 POOLED = 7
-HEADS = 8
 
 
 class Grounding(nn.Module):
@@ -27,7 +26,7 @@ class Grounding(nn.Module):
         self.words = nn.Linear(words, width)
         self.mask, self.place = nn.Linear(width, width), nn.Linear(4, width)
         self.kind = nn.Parameter(torch.randn(3, width) * 0.02)
-        self.itself = nn.ModuleList([Attention(width, HEADS) for _ in range(layers)])
+        self.itself = nn.ModuleList([Attention(width) for _ in range(layers)])
         self.rest = nn.ModuleList([FeedForward(width) for _ in range(layers)])
         self.tell = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, embedding))
 

@@ -1,4 +1,4 @@
-"""The mask: pixel by pixel, and as a whole.
+"""The mask: pixel by pixel, and as a whole; and the click that is to lie in it.
 
 Targets are shares of each pixel of the logits' grid that the mask covers, in [0, 1].
 """
@@ -52,6 +52,18 @@ def soft_iou(
     share, target = _flat(logits, target, there)
     both = (share * target).sum(1)
     return 1 - (both + 1) / (share.sum(1) + target.sum(1) - both + 1)
+
+
+def point(
+    click: Float[Tensor, "b 1 h w"], target: Float[Tensor, "b 1 h w"], there: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, " b"]:
+    """-log of how much of a click, spread over the cells of the image by the softmax of its logits, falls
+    into each mask; 0 for an empty one.
+    """
+    outside = there < there.amax((2, 3), keepdim=True) / 2  # of a panorama no cell is full
+    share = click.float().masked_fill(outside, -torch.inf).flatten(1).softmax(1)
+    inside = (share * target.flatten(1)).sum(1)
+    return -torch.log(inside.clamp(min=1e-6)) * (target.flatten(1).sum(1) > 0)
 
 
 def weighted(losses: Float[Tensor, " b"], weights: Float[Tensor, " b"]) -> Float[Tensor, ""]:

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from ppt import rle
+from ppt.segmenter.drawing import Canvas
+from ppt.segmenter.frames import Frame
+from ppt.types import MaskCandidates
+
+HEIGHT, WIDTH = 40, 80
+
+
+class Offers:
+    """A SAM that offers what it is given, and remembers what it was asked."""
+
+    fingerprint = "offers"
+
+    def __init__(self, *masks, predicted_iou=None):
+        self.masks, self.asked = masks, []
+        self.predicted_iou = np.array(predicted_iou or [0.9] * len(masks), np.float32)
+
+    def embed(self, image):
+        raise AssertionError("the canvas has the embedding")
+
+    def predict(self, embedding, prompts):
+        self.asked += [(embedding, points.xy.tolist(), points.labels.tolist()) for points in prompts]
+        masks = tuple(rle.encode(mask) for mask in self.masks)
+        return [MaskCandidates(masks, self.predicted_iou, np.ones(len(masks), np.float32))]
+
+
+def columns(first, last):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[:, first:last] = True
+    return mask
+
+
+def lit(grid=4, row=0, column=2):
+    click = np.zeros((grid, grid), np.float32)
+    click[row, column] = 1
+    return click
+
+
+def draw(sam, click, share):
+    return Canvas(sam, "embedding", Frame(64, HEIGHT, WIDTH)).draw(click, share)
+
+
+def test_sam_is_asked_for_the_middle_of_the_best_cell():
+    # 80 x 40 pixels fill 64 x 32 of the square: cells of 16 are 20 pixels wide, from 40 to 60 and 0 to 20.
+    sam = Offers(columns(40, 60))
+    draw(sam, lit(), lit())
+    assert sam.asked == [("embedding", [[49.5, 9.5]], [1])]
+
+
+def test_what_pads_the_image_is_never_clicked():
+    sam, click = Offers(columns(0, 20)), lit(row=1, column=3)
+    click[3, 0] = 9
+    draw(sam, click, click)
+    assert sam.asked[0][1] == [[69.5, 29.5]]
+
+
+def test_a_sliver_is_clicked_inside():
+    sam = Offers(np.ones((1, 500), bool))
+    Canvas(sam, None, Frame(64, 1, 500)).draw(lit(column=3), lit())
+    ((x, y),) = sam.asked[0][1]
+    assert 0 <= x <= 499
+    assert y == 0
+
+
+def test_the_candidate_that_covers_the_cells_is_taken_though_sam_likes_another_more():
+    whole, part, other = columns(0, 80), columns(40, 60), columns(0, 20)
+    share = np.zeros((4, 4), np.float32)
+    share[:2, 2] = 1
+    sam = Offers(whole, part, other, predicted_iou=[0.95, 0.8, 0.95])
+    assert draw(sam, lit(), share) == rle.encode(part)
+
+
+def test_of_two_that_fit_alike_sam_says_which():
+    one, two = columns(40, 60), columns(41, 60)
+    share = np.full((4, 4), 0.0, np.float32)
+    share[:2, 2] = 1
+    assert draw(Offers(one, two, predicted_iou=[0.5, 0.9]), lit(), share) == rle.encode(two)
+
+
+def test_without_an_offer_there_is_no_mask():
+    assert draw(Offers(), lit(), lit()) is None
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 427), (120, 1000)])
+def test_the_middle_of_a_cell_lies_under_it(height, width):
+    frame = Frame(320, height, width)
+    there = frame.there(20)
+    full = np.argwhere(there > 0.99)
+    assert len(full) >= 20
+    for row, column in full:
+        x, y = frame.middle(int(row), int(column), 20)
+        mask = np.zeros((height, width), bool)
+        mask[round(float(y)), round(float(x))] = True
+        covered = frame.covered(mask, 20)
+        assert covered[row, column] > 0.9 * covered.sum() > 0
