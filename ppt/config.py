@@ -117,6 +117,7 @@ class LossesConfig(Section):
     dice: Weight = 1.0
     soft_iou: Weight = 0.0
     point: Weight = 0.0  # of the click, which the decoder point has
+    choice: Weight = 0.0  # of one thing among several, with that decoder
     pairwise: Weight = 0.1
     contrast: Weight = 0.1
     grounding: Weight = 0.2
@@ -149,6 +150,7 @@ class SegmenterConfig(Section):
     feedback: Literal["add", "value"] = "add"
     decoder: Literal["dynamic", "query", "point"] = "query"  # point: SAM draws the mask
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
+    things: Count = 1  # that SAM is asked for, of which one is chosen; with the decoder point
     layers: Count = 2
     detail: Annotated[int, Field(ge=0)] = 0  # channels that are read from the image's own pixels
     prior: bool = True  # what CLIP finds relevant joins the neck

@@ -56,11 +56,7 @@ def run(
         raise ConfigError("segmenter.prior: DINOv2 shares no space with words; set it to false (got true)")
     if size % clip.stride:
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
-    if pointing != bool(config.segmenter.losses.point):
-        raise ConfigError(
-            "segmenter.losses.point: the decoder point learns by it and no other can; expected a weight above"
-            f" 0 with that decoder and 0 without (got {config.segmenter.losses.point})"
-        )
+    _check_pointing(config)
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
     manifest = Manifest(
         STAGE,
@@ -88,6 +84,23 @@ def run(
             _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
             shard.write(*rows_and_tensors(segmenter, size))
         return stage.summary(writer.finish(), made=len(writer.missing))
+
+
+def _check_pointing(config: Config) -> None:
+    how = config.segmenter
+    pointing = how.decoder == "point"
+    if pointing != bool(how.losses.point):
+        raise ConfigError(
+            "segmenter.losses.point: the decoder point learns by it and no other can; expected a weight above"
+            f" 0 with that decoder and 0 without (got {how.losses.point})"
+        )
+    if how.things > 1 and not pointing:
+        raise ConfigError(f"segmenter.things: expected 1 without the decoder point (got {how.things})")
+    if (how.things > 1) != bool(how.losses.choice):
+        raise ConfigError(
+            "segmenter.losses.choice: several things are chosen from by what it teaches; expected a weight"
+            f" above 0 with segmenter.things above 1 and 0 without (got {how.losses.choice})"
+        )
 
 
 def design(config: Config) -> Design:

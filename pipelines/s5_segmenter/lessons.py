@@ -43,14 +43,15 @@ class Taught:
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """A sentence, its mask in the image's own pixels, how far it is believed, and its image's number and
-    framed pixels.
+    """A sentence, the masks that are known of its image, in its own pixels, which of them is meant, how far
+    that is believed, and the image's number and framed pixels.
     """
 
     number: int
     pixels: Float[torch.Tensor, "3 s s"]
     text: str
-    mask: Bool[np.ndarray, "h w"]
+    things: tuple[Bool[np.ndarray, "h w"], ...]
+    meant: int
     believed: float
 
 
@@ -117,7 +118,7 @@ class Pseudo:
             if len(self._lost) == len(self.taught):
                 raise images.ImageError("missing", "segmenter: no image that may teach can be read any more")
             if self.is_there(number):
-                found += [self.lesson(number, own[i]) for i in rng.permutation(len(own))[:count]]
+                found += [self.lesson(number, int(i)) for i in rng.permutation(len(own))[:count]]
         return found
 
     def _mosaics(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
@@ -133,17 +134,17 @@ class Pseudo:
             pixels = self.clip.framed(mosaic.image, settings.size)
             count = min(settings.together, wanted - len(found))
             found += [
-                Lesson(number, pixels, one.text, mosaic.masks[one.target], 1.0)
+                Lesson(number, pixels, one.text, mosaic.masks, one.target, 1.0)
                 for one in (said[i] for i in rng.permutation(len(said))[:count])
             ]
         return found
 
     def all(self, most: int) -> Iterator[Lesson]:
         """The labels one by one, in order, as far as their images can be read."""
-        numbered = ((number, label) for number, image in enumerate(self.taught) for label in image.labels)
-        for number, label in itertools.islice(numbered, most):
+        numbered = ((number, i) for number, image in enumerate(self.taught) for i in range(len(image.labels)))
+        for number, i in itertools.islice(numbered, most):
             if self.is_there(number):
-                yield self.lesson(number, label)
+                yield self.lesson(number, i)
 
     def is_there(self, number: int) -> bool:
         """Whether the image can still be read; says so once where not."""
@@ -158,26 +159,37 @@ class Pseudo:
             return False
         return True
 
-    def lesson(self, number: int, label: PseudoLabel) -> Lesson:
-        """A label of the image of that number."""
-        assert label.segmentation is not None
-        return Lesson(number, self._pixels(number), label.text, decode(label.segmentation), label.weight)
+    def lesson(self, number: int, meant: int) -> Lesson:
+        """A label, by its place, of the image of that number."""
+        labels = self.taught[number].labels
+        things = tuple(decode(label.segmentation) for label in labels if label.segmentation is not None)
+        return Lesson(number, self._pixels(number), labels[meant].text, things, meant, labels[meant].weight)
 
     def lessons(self, chosen: Sequence[Lesson]) -> Lessons:
         """Some lessons as a batch."""
         side = self._config.segmenter.size
         grid = side // self.clip.stride * ENLARGED
-        frames = [Frame(side, *lesson.mask.shape) for lesson in chosen]
-        covered = [frame.covered(lesson.mask, grid) for frame, lesson in zip(frames, chosen, strict=True)]
-        pixels = {lesson.number: lesson.pixels for lesson in chosen}
-        places = {number: place for place, number in enumerate(pixels)}
+        of_image = {lesson.number: lesson for lesson in chosen}
+        places = {number: place for place, number in enumerate(of_image)}
+        image = torch.tensor([places[lesson.number] for lesson in chosen])
+        meant = torch.tensor([lesson.meant for lesson in chosen])
+        most = max(len(lesson.things) for lesson in chosen)
+        things = torch.zeros(len(of_image), most, grid, grid)
+        there = torch.zeros(len(of_image), 1, grid, grid)
+        for place, lesson in enumerate(of_image.values()):
+            frame = Frame(side, *lesson.things[0].shape)
+            covered = [frame.covered(thing, grid) for thing in lesson.things]
+            things[place, : len(covered)] = torch.from_numpy(np.stack(covered))
+            there[place, 0] = torch.from_numpy(frame.there(grid))
         return Lessons(
-            torch.stack([*pixels.values()]),
+            torch.stack([lesson.pixels for lesson in of_image.values()]),
             self.clip.tokens([lesson.text for lesson in chosen]),
-            torch.from_numpy(np.stack(covered))[:, None],
-            torch.from_numpy(np.stack([frame.there(grid) for frame in frames]))[:, None],
+            things[image, meant][:, None],
+            there[image],
             torch.tensor([lesson.believed for lesson in chosen]),
-            torch.tensor([places[lesson.number] for lesson in chosen]),
+            image,
+            things,
+            meant,
         )
 
     def _cut(self) -> StoredPieces:

@@ -30,12 +30,22 @@ ENLARGED = 4
 @dataclass(frozen=True)
 class Drawn:
     """The mask as logits, and the pixels that they were read from, on one grid; of point, the logits of the
-    click on that grid.
+    click on that grid, and the query as it has become.
     """
 
     logits: Float[Tensor, "b 1 h w"]
     pixels: Float[Tensor, "b c h w"]
     click: Float[Tensor, "b 1 h w"] | None = None
+    asked: Float[Tensor, "b c"] | None = None
+
+
+def spread(click: Float[Tensor, "b 1 h w"], there: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b h w"]:
+    """The softmax of a click's logits over the cells of the image. there: the share of each in the image, of
+    which a panorama fills none.
+    """
+    outside = there < there.amax((2, 3), keepdim=True) / 2
+    share = click.float().masked_fill(outside, -torch.inf).flatten(1).softmax(1)
+    return share.unflatten(1, (int(click.shape[-2]), int(click.shape[-1])))
 
 
 class Dynamic(nn.Module):
@@ -124,9 +134,8 @@ class Point(nn.Module):
         """Of the images nothing is read."""
         asked, cells = self.exchanged(cells, words, there, sentence)
         cells = self.norm(cells)
-        return Drawn(
-            _compared(cells, self.kernel(asked)) + self.bias, cells, _compared(cells, self.spot(asked))
-        )
+        logits = _compared(cells, self.kernel(asked)) + self.bias
+        return Drawn(logits, cells, _compared(cells, self.spot(asked)), asked)
 
 
 class Exchanged(nn.Module):

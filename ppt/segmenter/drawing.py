@@ -1,7 +1,8 @@
-"""A click and a coarse mask -> a mask with SAM's borders: of what SAM offers for the click, the candidate
-that covers the same cells.
+"""A click and a coarse mask -> masks with SAM's borders: for the best cells to click, of what SAM offers, the
+candidate that covers the cells of the coarse mask.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,19 @@ from ppt.rle import Rle
 from ppt.segmenter.frames import Frame
 from ppt.types import ImageEmbedding, PointSet, PromptableModel
 
+SAME = 0.5
+"""IoU above which two masks show one thing."""
+COVERED = 0.3
+"""Share of a cell in a mask from which no other thing is looked for there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """A mask in the image's own pixels, and the share of each cell that it covers."""
+
+    mask: Rle
+    covered: Float[np.ndarray, "g g"]
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -21,26 +35,40 @@ class Canvas:
     embedding: ImageEmbedding
     frame: Frame
 
-    def draw(self, click: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"]) -> Rle | None:
-        """click: how much speaks for a click on each cell, any scale. share: of each cell in the mask, in
-        [0, 1]. None where SAM offers nothing.
+    def things(
+        self, click: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"], most: int = 1
+    ) -> list[Thing]:
+        """Up to `most` things, that of the best cell first; none where SAM offers nothing. click: how much
+        speaks for each cell, any scale. share: of each cell in the coarse mask, in [0, 1].
 
-        SAM is asked for the middle of the best cell of the image. A candidate counts by its
-        soft IoU with `share` on the cells, times its predicted IoU.
+        SAM is asked for the middle of the best cell of the image, then of the best that no mask so far
+        covers. A candidate counts by its soft IoU with `share`, times its predicted IoU.
         """
         there = self.frame.there(len(click))
-        inside = there > there.max() / 2  # a panorama fills no cell
-        row, column = np.unravel_index(int(np.where(inside, click, -np.inf).argmax()), click.shape)
-        middle = self.frame.middle(int(row), int(column), len(click))
-        points = PointSet(middle[None], np.ones(1, np.int8), 1.0)
-        (offered,) = self.sam.predict(self.embedding, [points])
-        fits = [
-            self._fit(mask, share) * max(float(sam), 0.0)
-            for mask, sam in zip(offered.rles, offered.predicted_iou, strict=True)
-        ]
-        return offered.rles[int(np.argmax(fits))] if fits else None
+        left = there > there.max() / 2  # a panorama fills no cell
+        found: list[Thing] = []
+        for _ in range(most):
+            if not left.any():
+                break
+            place = np.unravel_index(int(np.where(left, click, -np.inf).argmax()), click.shape)
+            left[place] = False
+            offered = [*self._offered(int(place[0]), int(place[1]), len(click))]
+            if offered:
+                best = max(offered, key=lambda one: _fit(one[0].covered, share) * one[1])[0]
+                left &= best.covered < COVERED
+                if all(rle.iou(best.mask, other.mask) <= SAME for other in found):
+                    found.append(best)
+        return found
 
-    def _fit(self, mask: Rle, share: Float[np.ndarray, "g g"]) -> float:
-        covered = self.frame.covered(rle.decode(mask), len(share))
-        either = float(np.maximum(covered, share).sum())
-        return float(np.minimum(covered, share).sum()) / either if either else 0.0
+    def _offered(self, row: int, column: int, grid: int) -> Iterator[tuple[Thing, float]]:
+        """SAM's candidates for the middle of a cell, with its predicted IoU."""
+        points = PointSet(self.frame.middle(row, column, grid)[None], np.ones(1, np.int8), 1.0)
+        (candidates,) = self.sam.predict(self.embedding, [points])
+        for mask, predicted in zip(candidates.rles, candidates.predicted_iou, strict=True):
+            yield Thing(mask, self.frame.covered(rle.decode(mask), grid)), max(float(predicted), 0.0)
+
+
+def _fit(covered: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"]) -> float:
+    """Soft IoU."""
+    either = float(np.maximum(covered, share).sum())
+    return float(np.minimum(covered, share).sum()) / either if either else 0.0

@@ -1,9 +1,14 @@
-"""What the drawers share: how maps are normalised, projected, resized and laid out, and where a cell is."""
+"""What the drawers share: how maps are normalised, projected, resized and laid out, where a cell is, and what
+words want.
+"""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+SHARP = 4.0
+"""Scale of how much a word has to say."""
 
 
 def silent(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
@@ -70,6 +75,24 @@ def waves(like: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 n c"]:
 def heads(width: int) -> int:
     """Of attention, as many as have 16 channels and more; 8 at most."""
     return next(h for h in (8, 4, 2, 1) if width >= 16 * h or h == 1)
+
+
+class Wanted(nn.Module):
+    """What a sentence asks of `out` numbers, such as places: every word by itself, weighted by how much it
+    has to say. Were the words pooled first, the one that counts would drown in the others. joint: of CLIP's
+    space.
+    """
+
+    def __init__(self, joint: int, out: int, width: int = 64) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(joint, elementwise_affine=False)
+        self.tell = nn.Sequential(nn.Linear(joint, width), nn.GELU(), nn.Linear(width, out + 1))
+
+    def forward(self, alone: Float[Tensor, "b t e"], there: Bool[Tensor, "b t"]) -> Float[Tensor, "b _"]:
+        """alone: each word's vector in the joint space; there: whether it is a word."""
+        told = self.tell(self.norm(alone))
+        share = (SHARP * told[..., -1]).masked_fill(~there, -torch.inf).softmax(1)
+        return torch.einsum("bt,btk->bk", share, told[..., :-1])
 
 
 class FeedForward(nn.Module):

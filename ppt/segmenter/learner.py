@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppt.curriculum import PARAPHRASE
 from ppt.segmenter import noise
+from ppt.segmenter.decoders import spread
 from ppt.segmenter.losses import contrast, pairwise, region
 from ppt.segmenter.losses.alignment import Alignment
 from ppt.segmenter.losses.contrast import Contrast
@@ -23,6 +24,8 @@ from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
 SAME = 0.5
 """IoU of two pseudo-masks above which they may be of one thing."""
+APART = 0.3
+"""Share of the smaller of two masks up to which they are of two things."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Weights:
     dice: float
     soft_iou: float
     point: float
+    choice: float
     pairwise: float
     contrast: float
     grounding: float
@@ -45,7 +49,8 @@ class Weights:
 class Lessons:
     """b pseudo-labels of u images. pixels: normalised, in their frames. tokens: of the sentences. covered,
     there: the shares of each cell in the mask, and in the image, of a grid no coarser than the logits'.
-    believed: in [0, 1]. image: the place of each one's image among the u.
+    believed: in [0, 1]. image: the place of each one's image among the u. things: all masks that are known of
+    each image, as `covered`; meant: which of them is each one's own.
     """
 
     pixels: Float[Tensor, "u 3 s s"]
@@ -54,11 +59,23 @@ class Lessons:
     there: Float[Tensor, "b 1 g g"]
     believed: Float[Tensor, " b"]
     image: Int[Tensor, " b"]
+    things: Float[Tensor, "u k g g"]
+    meant: Int[Tensor, " b"]
 
     def on(self, grid: tuple[int, int]) -> "Lessons":
         """On a coarser grid."""
-        covered, there = (F.adaptive_avg_pool2d(one, grid) for one in (self.covered, self.there))
-        return replace(self, covered=covered, there=there)
+        covered, there, things = (
+            F.adaptive_avg_pool2d(one, grid) for one in (self.covered, self.there, self.things)
+        )
+        return replace(self, covered=covered, there=there, things=things)
+
+    @property
+    def rivals(self) -> Bool[Tensor, "b k"]:
+        """The things of each one's image that are another than its own."""
+        things = self.things[self.image].flatten(2)
+        size, own = things.sum(2), things[torch.arange(len(things)), self.meant]
+        shared = torch.einsum("bkn,bn->bk", things, own)
+        return (size > 0) & (shared < APART * torch.minimum(size, own.sum(1, keepdim=True)))
 
     def to(self, device: torch.device | str) -> "Lessons":
         """On another device."""
@@ -160,9 +177,20 @@ class Learner(nn.Module):
         for name, loss in (("dice", region.dice), ("soft_iou", region.soft_iou)):
             if getattr(self.weights, name):
                 losses[name] = region.weighted(loss(logits, covered, there), lessons.believed)
-        if self.weights.point and seen.click is not None:
-            losses["point"] = region.weighted(region.point(seen.click, covered, there), lessons.believed)
+        if self.weights.point and seen.drawn.click is not None:
+            point = region.point(spread(seen.drawn.click, there), covered)
+            losses["point"] = region.weighted(point, lessons.believed)
+        if self.weights.choice and self.segmenter.second is not None:
+            losses["choice"] = self._choice(seen, lessons)
         return losses
+
+    def _choice(self, seen: Seen, lessons: Lessons) -> Tensor:
+        """Cross-entropy of which thing of its image each sentence means, where there are rivals."""
+        rivals = lessons.rivals
+        known = rivals | F.one_hot(lessons.meant, rivals.shape[1]).bool()
+        logits = self.segmenter.choose(seen, lessons.things[lessons.image], known, lessons.there)
+        wrong = F.cross_entropy(logits, lessons.meant, reduction="none")
+        return region.weighted(wrong, lessons.believed * rivals.any(1))
 
     def _heads(self, seen: Seen, lessons: Lessons, generator: torch.Generator) -> dict[str, Tensor]:
         grid = int(seen.levels[0].shape[-2]), int(seen.levels[0].shape[-1])
@@ -174,10 +202,12 @@ class Learner(nn.Module):
             losses["pairwise"] = self.heads["pairwise"](seen.levels, covered, there, generator)
         if "contrast" in self.heads:
             same, unclear = meant_alike(sentence.detach(), lessons)
-            losses["contrast"] = self.heads["contrast"](seen.pixels, sentence, lessons.covered, same, unclear)
+            losses["contrast"] = self.heads["contrast"](
+                seen.drawn.pixels, sentence, lessons.covered, same, unclear
+            )
         if "alignment" in self.heads:
             losses["alignment"] = self.heads["alignment"](
-                seen.pixels, sentence, lessons.covered, lessons.there, generator
+                seen.drawn.pixels, sentence, lessons.covered, lessons.there, generator
             )
         if "grounding" in self.heads:
             losses["grounding"] = self._grounded(seen, lessons, covered, generator)

@@ -10,22 +10,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ppt.backbones.clip_towers import STAGES, ImageState, Towers, Words
 from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
-from ppt.segmenter.decoders import Decoder, Dynamic, Point, Query
+from ppt.segmenter.decoders import Decoder, Drawn, Dynamic, Point, Query, spread
 from ppt.segmenter.fusion import Feedback, HumanLikeAttention
 from ppt.segmenter.necks import Gather, Neck
 from ppt.segmenter.prior import Prior
+from ppt.segmenter.second_look import SecondLook
 
 
 @dataclass(frozen=True)
 class Design:
     """Which part stands where, and how wide. rounds: of attention between cells and words, 0 for none.
     detail: channels that dynamic and query read from the image's own pixels, 0 for none. prior: whether what
-    CLIP finds relevant joins the neck.
+    CLIP finds relevant joins the neck. things: that SAM is asked for, of which the one meant is chosen; of
+    point only.
     """
 
     adapter: Adapter
@@ -38,8 +40,11 @@ class Design:
     layers: int
     detail: int = 0
     prior: bool = False
+    things: int = 1
 
     def __post_init__(self) -> None:
+        if self.things > 1 and self.decoder != "point":
+            raise ValueError(f"only the decoder point has several things to choose from, not {self.decoder}")
         if self.width % 16 or self.adapter_width % 4:
             raise ValueError(
                 "a segmenter's width must be a multiple of 16 and its adapters' of 4, got "
@@ -66,15 +71,13 @@ class Looked:
 class Seen:
     """What a segmenter makes of b sentences.
 
-    logits: of the mask, on the grid of `pixels`. pixels: what the mask was read from. click: logits of the
-    place to click, on the same grid; None where the decoder is not point. taps: of CLIP, that of sentence i
-    at of[i]; levels, costs: of the neck, the costs only of rca; rounds: of the fusion. words: as CLIP's text
-    tower left them. spoken: the words after the fusion; without one as they were.
+    drawn: the mask, what it was read from and, of the decoder point, the click. taps: of CLIP, that of
+    sentence i at of[i]; levels, costs: of the neck, the costs only of rca; rounds: of the fusion. words: as
+    CLIP's text tower left them. spoken: the words after the fusion; without one as they were. tokens: as they
+    were given.
     """
 
-    logits: Float[Tensor, "b 1 h w"]
-    pixels: Float[Tensor, "b c h w"]
-    click: Float[Tensor, "b 1 h w"] | None
+    drawn: Drawn
     taps: tuple[Tensor, ...]
     of: Int[Tensor, " b"]
     levels: tuple[Tensor, ...]
@@ -82,6 +85,12 @@ class Seen:
     rounds: tuple[Tensor, ...]
     words: Words
     spoken: Tensor
+    tokens: Int[Tensor, "b n"]
+
+    @property
+    def logits(self) -> Float[Tensor, "b 1 h w"]:
+        """Of the mask."""
+        return self.drawn.logits
 
 
 class Segmenter(nn.Module):
@@ -112,6 +121,7 @@ class Segmenter(nn.Module):
             words = width
         decoder = {"dynamic": Dynamic, "query": Query, "point": Point}[design.decoder]
         self.decoder = decoder(words, text.dimension, width, design.layers, design.detail)
+        self.second = SecondLook(text.dimension, width) if design.things > 1 else None
 
     def forward(
         self,
@@ -154,8 +164,25 @@ class Segmenter(nn.Module):
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds
         drawn = self.decoder(cells, spoken, words.there, words.sentence, looked.pixels, of)
-        levels, costs = gathered.levels, gathered.costs
-        return Seen(drawn.logits, drawn.pixels, drawn.click, taps, own, levels, costs, rounds, words, spoken)
+        return Seen(drawn, taps, own, gathered.levels, gathered.costs, rounds, words, spoken, tokens)
+
+    def choose(
+        self,
+        seen: Seen,
+        covered: Float[Tensor, "b k h w"],
+        known: Bool[Tensor, "b k"],
+        there: Float[Tensor, "b 1 h w"],
+    ) -> Float[Tensor, "b k"]:
+        """Logits of which of k things each sentence means; -1e4 where none is known. covered: the share of
+        each of the click's cells in each thing; there: in the image. Of a design with several things only.
+        """
+        drawn, words = seen.drawn, seen.words.there
+        assert self.second is not None
+        assert drawn.click is not None
+        assert drawn.asked is not None
+        alone = self.towers.text.alone(seen.tokens[:, : words.shape[1]])
+        click = spread(drawn.click, there)
+        return self.second(covered, known, click, drawn.pixels, drawn.asked, alone, words)
 
     def _bridged(self, seen: ImageState, tokens: Tensor) -> tuple[tuple[Tensor, ...], Words]:
         """Through both towers side by side: after each stage they are spoken to, and speak."""

@@ -12,12 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ppt.segmenter.layers import places
+from ppt.segmenter.layers import Wanted, places
 
 SHARP = 10.0
 """Scale of cosines that differ by tenths."""
-IDENTITY = 32
-"""What of a word's vector is kept where places are asked for: few numbers, so that names are not learned."""
 
 
 class Prior(nn.Module):
@@ -29,8 +27,7 @@ class Prior(nn.Module):
         super().__init__()
         self.sentence = nn.Conv2d(1, width, 1)
         self.words = nn.Linear(words, width)
-        self.weigh = nn.Linear(joint, 1)
-        self.wanted = nn.Sequential(nn.Linear(joint, IDENTITY), nn.Linear(IDENTITY, 2 * width))
+        self.wanted = Wanted(joint, 2 * width)
 
     def forward(
         self,
@@ -45,8 +42,7 @@ class Prior(nn.Module):
         lit = _lit(tap, torch.cat([F.normalize(sentence, dim=-1)[:, None], alone], 1))
         each = lit[:, 1:] * there[..., None, None]
         spoken = self.sentence(lit[:, :1]) + torch.einsum("bthw,btc->bchw", each, self.words(words))
-        share = self.weigh(SHARP * alone)[..., 0].masked_fill(~there, -torch.inf).softmax(-1)
-        wanted = self.wanted(SHARP * torch.einsum("bt,bte->be", share, alone)).unflatten(1, (2, -1))
+        wanted = self.wanted(alone, there).unflatten(1, (2, -1))
         return spoken + torch.einsum("bkhw,bkc->bchw", seen_from(lit[:, 0]), wanted)
 
 

@@ -56,7 +56,10 @@ class Reader:
             if self.sam is None:
                 raise ValueError("a segmenter that points needs the SAM that draws")
             canvas = Canvas(self.sam, self.sam.embed(image), frame)
-        return [_predicted(seen, frame, canvas) for seen in self._seen(self._looked(image), texts)]
+        looked, found = self._looked(image), list[Prediction]()
+        for seen in self._seen(looked, texts):
+            found.append(self._drawn(seen, canvas) if canvas else _opened(seen, frame))
+        return found
 
     @torch.inference_mode()
     def activations(
@@ -88,6 +91,23 @@ class Reader:
             found.append(shown)
         return found
 
+    def _drawn(self, seen: Seen, canvas: Canvas) -> Prediction:
+        """The thing that one sentence's click, and a second look, come to."""
+        assert seen.drawn.click is not None
+        share, frame = _plane(seen.logits[:, 0].sigmoid()), canvas.frame
+        things = canvas.things(_plane(seen.drawn.click[:, 0]), share, self.segmenter.design.things)
+        if not things:
+            return Prediction(rle.encode(np.zeros((frame.height, frame.width), bool)), 0.0)
+        best = things[0]
+        if len(things) > 1:
+            device = seen.logits.device
+            covered = torch.from_numpy(np.stack([thing.covered for thing in things]))[None].to(device)
+            known = torch.ones(1, len(things), dtype=torch.bool, device=device)
+            there = torch.from_numpy(frame.there(len(share)))[None, None].to(device)
+            best = things[int(self.segmenter.choose(seen, covered, known, there).argmax())]
+        inside = float((best.covered * share).sum()) / max(float(best.covered.sum()), 1e-6)
+        return Prediction(best.mask, inside)
+
     def _looked(self, image: UInt8[np.ndarray, "h w 3"]) -> Looked:
         pixels = self.clip.framed(image, self.size)[None]
         return self.segmenter.look(pixels.to(next(self.segmenter.parameters()).device))
@@ -98,18 +118,12 @@ class Reader:
             yield self.segmenter.read(looked, self.clip.tokens([text]), first)
 
 
-def _predicted(seen: Seen, frame: Frame, canvas: Canvas | None) -> Prediction:
-    """The mask that one sentence's logits or, on a canvas, its click come to."""
+def _opened(seen: Seen, frame: Frame) -> Prediction:
+    """The mask that the logits of one sentence come to."""
     share = _plane(seen.logits[:, 0].sigmoid())
-    if canvas is None or seen.click is None:
-        inside = share[share > 0.5]
-        sure = float(inside.mean()) if len(inside) else 0.0
-        return Prediction(rle.encode(frame.opened(_plane(seen.logits[:, 0])) > 0), sure)
-    mask = canvas.draw(_plane(seen.click[:, 0]), share)
-    if mask is None:
-        return Prediction(rle.encode(np.zeros((frame.height, frame.width), bool)), 0.0)
-    covered = frame.covered(rle.decode(mask), len(share))
-    return Prediction(mask, float((covered * share).sum() / max(float(covered.sum()), 1e-6)))
+    inside = share[share > 0.5]
+    sure = float(inside.mean()) if len(inside) else 0.0
+    return Prediction(rle.encode(frame.opened(_plane(seen.logits[:, 0])) > 0), sure)
 
 
 def _plane(map: Float[torch.Tensor, "1 g g"]) -> Float[np.ndarray, "g g"]:

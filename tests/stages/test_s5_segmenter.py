@@ -69,11 +69,19 @@ def test_a_batch_has_what_the_labels_say(models, all_train, output):
     expected = torch.zeros(32, 32)
     expected[: HEIGHT // 2] = 1
     assert torch.equal(batch.there[0, 0], expected)
-    [left] = [own for image in pseudo.taught for own in image.labels if own.id == "b-left"]
+    [(number, left)] = [
+        (number, place)
+        for number, image in enumerate(pseudo.taught)
+        for place, own in enumerate(image.labels)
+        if own.id == "b-left"
+    ]
     cells = disc("left").reshape(24, 2, 32, 2).mean((1, 3))
     np.testing.assert_allclose(
-        pseudo.lessons([pseudo.lesson(0, left)]).covered[0, 0, :24].numpy(), cells, atol=1e-6
+        pseudo.lessons([pseudo.lesson(number, left)]).covered[0, 0, :24].numpy(), cells, atol=1e-6
     )
+    for place in range(5):
+        own = batch.things[batch.image[place], batch.meant[place]]
+        assert torch.equal(own, batch.covered[place, 0])
 
 
 @pytest.fixture
@@ -123,9 +131,9 @@ def test_training_stops_on_labels_held_out_which_teach_nothing(models, of_one_th
     config, teaching, _ = one_held_out(of_one_thing, output, "segmenter.patience=1", "segmenter.steps=40")
     asked, real = set(), lessons.Pseudo.lesson
 
-    def noted(pseudo, number, label):
-        asked.add(label.id)
-        return real(pseudo, number, label)
+    def noted(pseudo, number, meant):
+        asked.add(pseudo.taught[number].labels[meant].id)
+        return real(pseudo, number, meant)
 
     monkeypatch.setattr(lessons.Pseudo, "lesson", noted)
     monkeypatch.setattr("pipelines.s5_segmenter._agreement", lambda *_: 0.5)
@@ -258,7 +266,12 @@ def test_a_size_that_cuts_cells_is_refused_before_any_work(models, all_train, ou
     assert not (output / "segmenter").exists()
 
 
-POINTING = ("segmenter.decoder=point", "segmenter.losses.point=1")
+POINTING = (
+    "segmenter.decoder=point",
+    "segmenter.losses.point=1",
+    "segmenter.things=2",
+    "segmenter.losses.choice=1",
+)
 
 
 def test_where_it_points_sam_draws(models, all_train, output):
@@ -284,6 +297,8 @@ def test_where_it_points_sam_draws(models, all_train, output):
     [
         (("segmenter.decoder=point",), r"expected a weight above 0 with that decoder.*\(got 0.0\)"),
         (("segmenter.losses.point=1",), r"0 without \(got 1.0\)"),
+        (("segmenter.things=2",), r"segmenter.things: expected 1 without the decoder point \(got 2\)"),
+        ((*POINTING[:3],), r"segmenter.losses.choice: .* above 1 and 0 without \(got 0.0\)"),
     ],
 )
 def test_a_click_is_taught_where_there_is_one_and_nowhere_else(models, all_train, output, changes, told):

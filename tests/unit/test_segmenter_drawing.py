@@ -39,8 +39,14 @@ def lit(grid=4, row=0, column=2):
     return click
 
 
+def things(sam, click, share, most=1):
+    return Canvas(sam, "embedding", Frame(64, HEIGHT, WIDTH)).things(click, share, most)
+
+
 def draw(sam, click, share):
-    return Canvas(sam, "embedding", Frame(64, HEIGHT, WIDTH)).draw(click, share)
+    [thing] = things(sam, click, share)
+    np.testing.assert_array_equal(thing.covered, Frame(64, HEIGHT, WIDTH).covered(rle.decode(thing.mask), 4))
+    return thing.mask
 
 
 def test_sam_is_asked_for_the_middle_of_the_best_cell():
@@ -59,7 +65,7 @@ def test_what_pads_the_image_is_never_clicked():
 
 def test_a_sliver_is_clicked_inside():
     sam = Offers(np.ones((1, 500), bool))
-    Canvas(sam, None, Frame(64, 1, 500)).draw(lit(column=3), lit())
+    Canvas(sam, None, Frame(64, 1, 500)).things(lit(column=3), lit())
     ((x, y),) = sam.asked[0][1]
     assert 0 <= x <= 499
     assert y == 0
@@ -81,7 +87,34 @@ def test_of_two_that_fit_alike_sam_says_which():
 
 
 def test_without_an_offer_there_is_no_mask():
-    assert draw(Offers(), lit(), lit()) is None
+    assert things(Offers(), lit(), lit(), 3) == []
+
+
+class Columns(Offers):
+    """A SAM that offers the twenty columns around the point."""
+
+    def predict(self, embedding, prompts):
+        (points,) = prompts
+        first = int(points.xy[0, 0] // 20) * 20
+        self.masks = (columns(first, first + 20),)
+        self.predicted_iou = np.ones(1, np.float32)
+        return super().predict(embedding, prompts)
+
+
+def test_the_next_thing_is_looked_for_where_no_mask_lies_yet():
+    click = np.zeros((4, 4), np.float32)
+    click[0, 1], click[1, 1], click[0, 3] = 5, 4, 3
+    sam = Columns()
+    found = things(sam, click, click / 5, most=2)
+    assert [thing.mask for thing in found] == [rle.encode(columns(20, 40)), rle.encode(columns(60, 80))]
+    assert len(things(sam, click, click / 5, most=9)) == 4, "no thing twice, and the image has no more"
+
+
+def test_a_mask_that_misses_its_cell_is_not_asked_for_again():
+    sam = Offers(columns(0, 20))
+    assert len(things(sam, lit(), lit(), most=3)) == 1
+    assert len(sam.asked) == 3
+    assert len({tuple(xy[0]) for _, xy, _ in sam.asked}) == 3
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 427), (120, 1000)])

@@ -22,14 +22,23 @@ def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
     covered = torch.zeros(3, 1, 32, 32)
     covered[0, ..., :16] = covered[1, ..., 16:] = covered[2, ..., :16] = 1
     tokens = sentences(3, 6, 4)
+    halves = torch.stack([covered[:2, 0], covered[:2, 0], covered[:2, 0]])
     return Lessons(
-        pixels(3), tokens, covered, torch.ones_like(covered), torch.tensor(believed), torch.tensor(image)
+        pixels(3),
+        tokens,
+        covered,
+        torch.ones_like(covered),
+        torch.tensor(believed),
+        torch.tensor(image),
+        halves,
+        torch.tensor([0, 1, 0]),
     )
 
 
 def learner(weights, measures=NO_MEASURES, decoder="query") -> Learner:
     torch.manual_seed(0)
-    design = Design("bridger", "rca", 2, "add", decoder, width=32, adapter_width=16, layers=1)
+    several = 3 if decoder == "point" else 1
+    design = Design("bridger", "rca", 2, "add", decoder, 32, 16, layers=1, things=several)
     return Learner(Segmenter(towers_of(random_clip(VIT)), design), weights, measures, 40, frozenset({0}))
 
 
@@ -42,7 +51,7 @@ def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch, decoder
     monkeypatch.setattr(module, "PARAPHRASE", 1.1)  # to a random CLIP all sentences are alike
     model = learner(ALL, decoder=decoder)
     for name in LOSSES:
-        if name == "point" and decoder != "point":
+        if name in ("point", "choice") and decoder != "point":
             continue
         found = learner(replace(NONE, **{name: 2.0}), decoder=decoder)
         found.load_state_dict(model.state_dict(), strict=False)
@@ -51,6 +60,20 @@ def test_every_loss_is_there_finite_and_moves_the_segmenter(monkeypatch, decoder
         losses[name].backward()
         assert losses[name].isfinite()
         assert found.segmenter.neck.project[0][0].weight.grad.abs().sum() > 0, name
+
+
+def test_a_rival_is_what_shares_little_with_ones_own():
+    things = torch.zeros(3, 4, 32, 32)
+    things[0, 0, :16], things[0, 1, 16:], things[0, 2, 8:24] = 1, 1, 1  # the third shares half with both
+    given = replace(lessons(image=(0, 0, 0)), things=things, meant=torch.tensor([0, 1, 2]))
+    assert given.rivals.tolist() == [[False, True, False, False], [True] + [False] * 3, [False] * 4]
+
+
+def test_without_rivals_there_is_nothing_to_choose():
+    given, model = lessons(), learner(replace(NONE, choice=1.0), decoder="point")
+    assert model(given, 0, rng())["choice"] > 0
+    alone = replace(given, things=given.things[:, :1], meant=torch.zeros(3).long())
+    assert model(alone, 0, rng())["choice"] == 0
 
 
 def test_talents_losses_as_released_stand_in_for_the_corrected(monkeypatch):
@@ -99,6 +122,8 @@ def test_alike_are_paraphrases_with_one_mask_and_what_is_half_so_is_unclear():
         torch.ones_like(covered),
         torch.ones(4),
         torch.zeros(4).long(),
+        covered[:, 0].expand(4, -1, -1, -1),
+        torch.arange(4),
     )
     same, unclear = meant_alike(unit, base)
     # 0 and 1 say the same of one mask; 2 says something else of it; 3 says the same of another.

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from ppt.segmenter.decoders import spread
 from ppt.segmenter.losses import contrast, pairwise, region
 from ppt.segmenter.losses.alignment import Alignment
 from ppt.segmenter.losses.contrast import Contrast
@@ -61,21 +62,22 @@ def test_a_click_is_to_fall_into_the_mask_by_hand():
     target = torch.tensor([[[[1.0, 0.5, 0.0, 0.0]]]])
     there = torch.tensor([[[[1.0, 1.0, 1.0, 0.0]]]])
     # Of the image's three cells 0.2 and half of 0.3 lie in the mask; the fourth pads it.
-    assert region.point(click, target, there).tolist() == pytest.approx([-math.log(0.35)])
-    assert region.point(click, 0 * target, there).tolist() == [0]
+    assert region.point(spread(click, there), target).tolist() == pytest.approx([-math.log(0.35)])
+    assert region.point(spread(click, there), 0 * target).tolist() == [0]
 
 
 def test_a_panorama_that_fills_no_cell_can_be_clicked():
     target = torch.tensor([[[[0.0, 0.2], [0.0, 0.0]]]])
     there = torch.tensor([[[[0.2, 0.2], [0.0, 0.0]]]])
-    assert region.point(torch.zeros(1, 1, 2, 2), target, there).tolist() == pytest.approx([-math.log(0.1)])
+    click = spread(torch.zeros(1, 1, 2, 2), there)
+    assert region.point(click, target).tolist() == pytest.approx([-math.log(0.1)])
 
 
 def test_a_click_is_drawn_from_the_other_thing_to_the_one_that_is_meant():
     click = torch.zeros(1, 1, 4, 4, requires_grad=True)
     target = torch.zeros(1, 1, 4, 4)
     target[..., 0, 0] = 1
-    region.point(click, target, torch.ones_like(target)).sum().backward()
+    region.point(spread(click, torch.ones_like(target)), target).sum().backward()
     assert click.grad is not None
     assert click.grad[0, 0, 0, 0] < 0
     assert (click.grad.flatten()[1:] > 0).all()

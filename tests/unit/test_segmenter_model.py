@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from fixtures.towers import RESNET, VIT, pixels, random_clip, sentences, towers_of
 
+from ppt.segmenter.decoders import spread
 from ppt.segmenter.losses import region
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.necks import Film, Rectified
@@ -29,7 +30,7 @@ def step(model, image=None, tokens=None, clicks=False):
     target = F.interpolate((pixels(2)[:, :1] > 0).float(), seen.logits.shape[-2:])
     loss = region.cross_entropy(seen.logits, target, torch.ones_like(target))
     if clicks:
-        loss = loss + region.point(seen.click, target, torch.ones_like(target)).sum()
+        loss = loss + region.point(spread(seen.drawn.click, torch.ones_like(target)), target).sum()
     loss.backward()
     optimiser.step()
     return seen
@@ -60,7 +61,7 @@ def test_every_combination_takes_two_steps_and_every_part_of_it_learns(adapter, 
                 moved[name] = moved[name] + value.grad.abs().sum()
     fine = 1 if decoder == "point" else 4
     assert seen.logits.shape == (2, 1, 8 * fine, 8 * fine)
-    assert (seen.click is None) == (decoder != "point")
+    assert (seen.drawn.click is None) == (decoder != "point")
     assert [name for name, gone in moved.items() if gone == 0] == [], "parts that never learn"
 
 
@@ -237,6 +238,11 @@ def test_sentences_of_one_image_see_what_each_would_see_alone(vision, adapter):
     torch.testing.assert_close(
         model(images, tokens, of).logits, model(images[of], tokens).logits, atol=1e-4, rtol=1e-4
     )
+
+
+def test_only_a_click_has_several_things_to_choose_from():
+    with pytest.raises(ValueError, match=r"decoder point has several things to choose from, not query"):
+        replace(WHOLE, things=2)
 
 
 def test_widths_that_do_not_divide_are_refused():

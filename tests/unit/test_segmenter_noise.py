@@ -13,7 +13,7 @@ from ppt.segmenter.learner import Learner, Lessons, Weights
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
-PLAIN = Weights(1.0, 0.0, 1.0, *[0.0] * 6)
+PLAIN = Weights(1.0, 0.0, 1.0, *[0.0] * 7)
 LEFT = torch.zeros(32, 32)
 LEFT[:, :16] = 1
 
@@ -36,7 +36,10 @@ def lessons(*covered, image=(0, 0), believed=(1.0, 1.0)) -> Lessons:
     masks = torch.stack(covered)[:, None]
     tokens = sentences(*range(4, 4 + len(covered)))
     there = torch.ones_like(masks)
-    return Lessons(pixels(len(masks)), tokens, masks, there, torch.tensor(believed), torch.tensor(image))
+    things, own = masks[:, 0].expand(len(masks), -1, -1, -1), torch.arange(len(masks))
+    return Lessons(
+        pixels(len(masks)), tokens, masks, there, torch.tensor(believed), torch.tensor(image), things, own
+    )
 
 
 def test_a_teacher_is_the_mean_of_what_the_student_was():

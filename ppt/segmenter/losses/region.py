@@ -54,15 +54,11 @@ def soft_iou(
     return 1 - (both + 1) / (share.sum(1) + target.sum(1) - both + 1)
 
 
-def point(
-    click: Float[Tensor, "b 1 h w"], target: Float[Tensor, "b 1 h w"], there: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, " b"]:
-    """-log of how much of a click, spread over the cells of the image by the softmax of its logits, falls
-    into each mask; 0 for an empty one.
+def point(click: Float[Tensor, "b h w"], target: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
+    """-log of how much of a click, spread over cells in shares that add up to 1, falls into each mask; 0 for
+    an empty one.
     """
-    outside = there < there.amax((2, 3), keepdim=True) / 2  # of a panorama no cell is full
-    share = click.float().masked_fill(outside, -torch.inf).flatten(1).softmax(1)
-    inside = (share * target.flatten(1)).sum(1)
+    inside = (click * target[:, 0]).sum((1, 2))
     return -torch.log(inside.clamp(min=1e-6)) * (target.flatten(1).sum(1) > 0)
 
 
