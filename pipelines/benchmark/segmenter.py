@@ -6,7 +6,8 @@ the truth.
 Walks DIR to the labels as a run would, trains a segmenter for each of `benchmark.systems` and each seed
 (DIR/benchmark/<system>_<seed>), asks it for the sentences that may not teach, and writes
 DIR/benchmark/segmenter.json and segmenter.md. A system is a shipped config of that name, of which the parts,
-losses and measures are taken; a name like "unified-dice" is that system without that loss, measure or part.
+losses and measures are taken; "unified-dice" is that system without a loss, measure or part, and
+"unified+teacher" with one.
 The ceiling is the unified one taught by true masks in place of labels, which no run could do.
 """
 
@@ -47,14 +48,35 @@ COLUMNS = {
     "prec@0.7": "Prec@0.7",
     "prec@0.9": "Prec@0.9",
 }
+LOSSES = {"pairwise": 0.1, "contrast": 0.1, "grounding": 0.2, "alignment": 0.05}
+MEASURES = {
+    "teacher": 0.5,
+    "pixel_confidence": True,
+    "correction": 0.5,
+    "exclusion": 0.1,
+    "sharing": True,
+    "truncation": 0.15,
+    "hidden_patches": 0.15,
+    "hidden_words": 0.15,
+}
+OWN_MASK = {"decoder": "query", "things": 1, "losses": {"point": 0.0, "choice": 0.0}}
 WITHOUT: dict[str, dict[str, Any]] = {
     "mosaics": {"mosaics": 0.0},
     "prior": {"prior": False},
     "rounds": {"rounds": 0},
     "neck": {"neck": "concat"},
     "adapter": {"adapter": "none"},
+    "choice": {"things": 1, "losses": {"choice": 0.0}},
+    "sam": OWN_MASK,
 }
 """Parts that a system can go without, and what it has in their place."""
+WITH: dict[str, dict[str, Any]] = {
+    **{name: {"losses": {name: weight}} for name, weight in LOSSES.items()},
+    **{name: {"noise": {name: value}} for name, value in MEASURES.items()},
+    "rounds": {"rounds": 2},
+    "bridger": {"adapter": "bridger"},
+}
+"""Parts, losses and measures that a system can be given."""
 TIMED = 40
 """Images over which the time a sentence takes is the median."""
 
@@ -116,33 +138,51 @@ def settings(config: Config, system: str) -> SegmenterConfig:
 
     Raises ConfigError for one that is not known.
     """
-    name, _, without = system.partition("-")
+    name, sign, part = _signed(system)
     design = "unified" if name == "ceiling" else name
     known = [one.removeprefix("segmenter_") for one in shipped.names() if one.startswith("segmenter_")]
     if design not in known:
         raise ConfigError(
-            f"benchmark.systems: expected ceiling, one of {known}, or one of them less a loss, measure or"
-            f" part, as unified-dice (got {system!r})"
+            f"benchmark.systems: expected ceiling, one of {known}, or one of them less or with a loss,"
+            f" measure or part, as unified-dice or unified+teacher (got {system!r})"
         )
     own = read(shipped.config_path(f"segmenter_{design}"))["segmenter"]
-    merged = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own})
-    if not without:
-        return merged
-    losses, noise = merged.losses.model_dump(), merged.noise.model_dump()
-    if losses.get(without):
-        return merged.model_copy(update={"losses": type(merged.losses)(**{**losses, without: 0.0})})
-    if noise.get(without):
-        default = NoiseConfig().model_dump()[without]
-        return merged.model_copy(update={"noise": NoiseConfig(**{**noise, without: default})})
-    if without in WITHOUT:
-        return SegmenterConfig.model_validate({**merged.model_dump(), **WITHOUT[without]})
-    raise ConfigError(f"benchmark.systems: {name} has no loss, measure or part {without!r} to go without")
+    merged = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own}).model_dump()
+    changes = {} if not part else WITH.get(part) if sign == "+" else _without(merged, part)
+    if changes is None:
+        how = "be given" if sign == "+" else "go without"
+        raise ConfigError(f"benchmark.systems: {name} has no loss, measure or part {part!r} to {how}")
+    for key, value in changes.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
+    return SegmenterConfig.model_validate(merged)
+
+
+def _signed(system: str) -> tuple[str, str, str]:
+    """The name of a system, "-" or "+" or nothing, and what it is less or with."""
+    for sign in "+-":
+        name, found, part = system.partition(sign)
+        if found:
+            return name, sign, part
+    return system, "", ""
+
+
+def _without(settings: Mapping[str, Any], part: str) -> dict[str, Any] | None:
+    """What changes where a part, a loss or a measure is left out; None where there is no such one."""
+    if part in WITHOUT:
+        return WITHOUT[part]
+    if settings["losses"].get(part):
+        return {"losses": {part: 0.0}}
+    if settings["noise"].get(part):
+        return {"noise": {part: NoiseConfig().model_dump()[part]}}
+    return None
 
 
 def titled(system: str) -> str:
     """A system's name in the table."""
-    name, _, without = system.partition("-")
-    return CEILING if name == "ceiling" else f"… without {without.replace('_', ' ')}" if without else name
+    name, sign, part = _signed(system)
+    if name == "ceiling":
+        return CEILING
+    return f"… with{'' if sign == '+' else 'out'} {part.replace('_', ' ')}" if part else name
 
 
 def _taught_by_truth(config: Config, output: Path, truth: Mapping[str, Any]) -> str:
@@ -237,7 +277,8 @@ def _note(
     blank = np.zeros((true.rle.height, true.rle.width), np.float32)
     others = [rle.decode(one) for one in true.distractors]
     lit = non_target(blank if map is None else map, rle.decode(true.rle), others)
-    drawn = non_target(blank if mask is None else rle.decode(mask), rle.decode(true.rle), others)
+    shape = blank if mask is None else rle.decode(mask).astype(np.float32)
+    drawn = non_target(shape, rle.decode(true.rle), others)
     if lit is not None and drawn is not None:
         found.nta[row["split"] or "all"].append(replace(lit, wrong_mask=drawn.wrong_mask))
 

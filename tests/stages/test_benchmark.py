@@ -89,7 +89,7 @@ def test_segmenters_stand_beside_the_labels_and_below_the_truth(models, pictures
     wanted = (
         f"records.truth={pictures / 'truth.jsonl'}",
         "segmenter.splits=['', train, val, test]",
-        "benchmark.systems=[etris, unified, unified-dice, unified-sharing, unified-mosaics, ceiling]",
+        "benchmark.systems=[etris, unified, unified-dice, unified+sharing, unified-mosaics, ceiling]",
         "benchmark.seeds=2",
     )
     table = segmenters.segmenter(settings(pictures, *TINY, *wanted, truth=True), tmp_path / "out")
@@ -98,7 +98,7 @@ def test_segmenters_stand_beside_the_labels_and_below_the_truth(models, pictures
         "etris",
         "unified",
         "… without dice",
-        "… without sharing",
+        "… with sharing",
         "… without mosaics",
         segmenters.CEILING,
     ]
@@ -134,7 +134,12 @@ def test_only_distractors_are_measured_for_non_target_activation():
 
 @pytest.mark.parametrize(
     ("system", "told"),
-    [("nobody", "expected ceiling, one of"), ("etris-dice", "no loss or measure 'dice'"), ("unified-", "")],
+    [
+        ("nobody", "expected ceiling, one of"),
+        ("etris-dice", "no loss, measure or part 'dice' to go without"),
+        ("etris+dice", "no loss, measure or part 'dice' to be given"),
+        ("unified-", ""),
+    ],
 )
 def test_systems_are_known_ones_less_what_they_have(system, told):
     if told:
