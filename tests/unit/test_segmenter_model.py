@@ -156,6 +156,8 @@ DESIGNS = [
     replace(WHOLE, adapter="cost", rounds=0, decoder="dynamic"),
     replace(WHOLE, adapter="none", neck="concat"),
     replace(WHOLE, neck="cam", rounds=0),
+    replace(WHOLE, decoder="point", things=3),
+    replace(WHOLE, adapter="none", rounds=0, decoder="point", things=3),
 ]
 
 
@@ -166,7 +168,7 @@ def test_at_full_size_ten_million_parameters_are_trained_at_most(name, design):
         model = Segmenter(towers_of(open_clip.CLIP(**open_clip.get_model_config(name))), design)
     trained = {name: value.numel() for name, value in model.named_parameters() if value.requires_grad}
     parts = {name.split(".")[0] for name in trained}
-    assert parts <= {"adapters", "neck", "prior", "fusion", "decoder"}, sorted(trained)
+    assert parts <= {"adapters", "neck", "prior", "fusion", "decoder", "second"}, sorted(trained)
     assert sum(trained.values()) <= 10_000_000
 
 
