@@ -73,7 +73,8 @@ class Lessons:
     def rivals(self) -> Bool[Tensor, "b k"]:
         """The things of each one's image that are another than its own."""
         things = self.things[self.image].flatten(2)
-        size, own = things.sum(2), things[torch.arange(len(things)), self.meant]
+        own = things[torch.arange(len(things), device=things.device), self.meant]
+        size = things.sum(2)
         shared = torch.einsum("bkn,bn->bk", things, own)
         return (size > 0) & (shared < APART * torch.minimum(size, own.sum(1, keepdim=True)))
 
