@@ -54,6 +54,7 @@ def card(item: Item, rank: int, photo: int, photo_problem: str | None) -> dict[s
         "paths": [figures.mask_path(candidate.mask) for candidate in item.candidates],
         "candidates": [_candidate(item, index) for index in range(len(item.candidates))],
         "truth": figures.mask_path(item.truth) if item.truth else "",
+        **_predicted(item),
     }
 
 
@@ -101,6 +102,18 @@ def _candidate(item: Item, index: int) -> dict[str, Any]:
     if item.truth is not None:
         facts.append(("IoU with truth", f"{rle.iou(candidate.mask, item.truth):.3f}"))
     return {"chosen": index == item.chosen, "facts": facts}
+
+
+def _predicted(item: Item) -> dict[str, Any]:
+    if item.predicted is None:
+        return {"has_prediction": False, "prediction": ""}
+    mask, facts = item.predicted.mask, [("sure", f"{item.predicted.sure:.2f}")]
+    if mask is None:
+        facts = [("none", "")]
+    if item.truth is not None:
+        facts.append(("IoU with truth", f"{rle.iou(mask, item.truth) if mask else 0.0:.3f}"))
+    path = figures.mask_path(mask) if mask else ""
+    return {"has_prediction": True, "prediction": path, "prediction_facts": facts}
 
 
 def _shown(name: str, score: float) -> str:

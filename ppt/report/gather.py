@@ -17,7 +17,17 @@ from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap
 
 T = TypeVar("T")
-STAGES = ("records", "relevance", "points", "masks", "labels", "truth", "evaluate")
+STAGES = (
+    "records",
+    "relevance",
+    "points",
+    "masks",
+    "labels",
+    "segmenter",
+    "predictions",
+    "truth",
+    "evaluate",
+)
 
 
 class ReportError(ValueError):
@@ -30,6 +40,16 @@ class Candidate:
 
     mask: Rle
     scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the segmenter makes of a pair: its mask, None where it says that nothing is meant, and how sure it
+    is, in [0, 1].
+    """
+
+    mask: Rle | None
+    sure: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Item:
     candidates: tuple[Candidate, ...] = ()
     chosen: int | None = None
     truth: Rle | None = None
+    predicted: Predicted | None = None
 
     @property
     def id(self) -> str:
@@ -154,7 +175,9 @@ def select(items: Sequence[T], limit: int) -> list[T]:
 
 
 def with_pictures(run: Run, items: Sequence[Item]) -> list[Item]:
-    """`items` in order, with maps, points, candidates and (in an evaluated run) truth read from disk."""
+    """`items` in order, with maps, points, candidates, the segmenter's masks and (in an evaluated run) truth
+    read from disk.
+    """
     wanted = {item.id: item for item in items}
     if "masks" in run.stages:
         for row in run.stages["masks"].rows():
@@ -164,6 +187,11 @@ def with_pictures(run: Run, items: Sequence[Item]) -> list[Item]:
         for id, values in _maps(run.stages["relevance"], set(wanted)):
             item = wanted[id]
             wanted[id] = replace(item, relevance=RelevanceMap(values, item.record.height, item.record.width))
+    if "predictions" in run.stages:
+        for row in run.stages["predictions"].rows():
+            if row["id"] in wanted:
+                mask = rle.from_json(row["segmentation"]) if row["segmentation"] else None
+                wanted[row["id"]] = replace(wanted[row["id"]], predicted=Predicted(mask, row["sure"]))
     if "truth" in run.stages and not run.mixtures():
         for row in run.stages["truth"].rows():
             if row["id"] in wanted:

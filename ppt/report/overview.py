@@ -56,12 +56,18 @@ def tiles(run: Run) -> list[dict[str, str]]:
     shown += [
         _tile(_COLUMNS[key], _value(labels[key])) for key in ("miou", "oiou", "pointm") if key in labels
     ]
+    if "segmenter" in run.metrics:
+        shown.append(_tile("Segmenter, mIoU", _value(run.metrics["segmenter"]["all"]["miou"])))
     return shown
 
 
 def metrics(run: Run) -> dict[str, Any]:
-    """The table of metrics: all pairs, then each split, source and so on; columns in a settled order."""
+    """The table of metrics: all pairs, by labels and segmenter, then the labels of each split, source and so
+    on; columns in a settled order.
+    """
     groups = [("", {"all": run.metrics["labels"]})] if "labels" in run.metrics else []
+    if "segmenter" in run.metrics:
+        groups[0][1]["the segmenter"] = run.metrics["segmenter"]["all"]
     groups += [(key[3:], rows) for key, rows in sorted(run.metrics.items()) if key.startswith("by_")]
     keys = _metric_keys([row for _, rows in groups for row in rows.values()])
     table = [

@@ -185,6 +185,31 @@ def test_truth_and_scores_appear_where_the_run_was_evaluated(run):
     assert "<td" in html.split("<h2>Metrics</h2>")[1]
 
 
+def test_the_segmenters_masks_stand_beside_the_labels(tmp_path):
+    output = make_run(tmp_path, plain_scenes(5), segmenter=True)
+    html = page(output)
+    cards = html.split('<li class="card"')[1:]
+    assert len(cards) == 10
+    nothing = [one for one in cards if "<code>0003-0</code>" in one]
+    assert len(nothing) == 1
+    for one in cards:
+        [shown] = [part for part in one.split("<figure") if "<b>Segmenter</b>" in part]
+        if one in nothing:
+            assert "<dt>none</dt>" in shown
+            assert "<dd>0.000</dd>" in shown
+            assert 'class="fill"' not in shown
+        else:
+            assert "<dt>sure</dt><dd>0.75</dd>" in shown
+            assert "<dt>IoU with truth</dt><dd>1.000</dd>" in shown
+            assert 'class="fill"' in shown
+    assert "0.812" in html.split("<h2>Metrics</h2>")[1]
+    assert "Segmenter, mIoU" in html
+
+
+def test_without_a_segmenter_nothing_is_said_of_one(run):
+    assert "egmenter" not in page(run).split("</style>")[1].split("<script>")[0]
+
+
 def test_the_truth_stays_locked_in_a_run_that_was_not_evaluated(tmp_path):
     output = make_run(tmp_path, plain_scenes(2), evaluated=False)
     (output / "truth").mkdir()
