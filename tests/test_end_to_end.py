@@ -17,8 +17,9 @@ IMAGES = 6
 ODD_SIZES = {"dot.png": (1, 1), "thread.png": (700, 2)}
 SMALLER = (
     "device=cpu", "shard_size=4", "generator.mosaics=6", "generator.steps=4",
-    "generator.save_every=2",
+    "generator.save_every=2", "segmenter.steps=4", "segmenter.batch=4", "segmenter.save_every=2",
 )  # fmt: skip
+STAGES = ("records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "evaluate")
 SCORES = {"miou", "oiou", "pointm", *(f"prec@0.{tenths}" for tenths in range(5, 10))}
 
 
@@ -73,7 +74,7 @@ def test_the_demo_data_has_what_this_test_is_about(data, pairs):
 
 
 def test_every_stage_leaves_its_files(runs):
-    for stage in ("records", "relevance", "points", "masks", "labels", "evaluate"):
+    for stage in STAGES:
         for name in ("manifest.json", "config.yaml", "index.json", "failures.jsonl", "preview.png"):
             assert (runs[0] / stage / name).exists(), (stage, name)
         assert (runs[0] / stage / "failures.jsonl").read_bytes() == b""
@@ -100,6 +101,8 @@ def test_the_metrics_are_those_of_the_contract(runs, pairs):
     assert set(metrics["labels"]) == SCORES | {"n", "missing"}
     assert metrics["labels"]["n"] == len(pairs) - len(ODD_SIZES)
     assert all(0 <= metrics["labels"][score] <= 1 for score in SCORES)
+    assert set(metrics["segmenter"]["all"]) == (SCORES | {"n", "missing"}) - {"pointm"}
+    assert metrics["segmenter"]["all"]["n"] == len(pairs) - len(ODD_SIZES)
     for groups in ("by_split", "by_source"):
         assert sum(group["n"] for group in metrics[groups].values()) == metrics["labels"]["n"]
     assert {"resolution", "empty rule", "overlap rule", "sample unit"} <= set(metrics["conventions"])
