@@ -19,7 +19,7 @@ from ppt.segmenter.losses.alignment import Alignment
 from ppt.segmenter.losses.contrast import Contrast
 from ppt.segmenter.losses.grounding import Grounding, hide
 from ppt.segmenter.losses.pairwise import Pairwise
-from ppt.segmenter.model import Seen, Segmenter
+from ppt.segmenter.model import Looked, Seen, Segmenter
 from ppt.segmenter.noise import EarlyLearning, Measures, Teacher
 
 SAME = 0.5
@@ -119,11 +119,11 @@ class Learner(nn.Module):
         and compared.
         """
         measures = self.measures
-        share = None
+        looked, share = self.segmenter.look(lessons.pixels), None
         if self.teacher is not None:
             self.teacher.follow(self.segmenter)
-            share = self.teacher.share(lessons.pixels, lessons.tokens, lessons.image)
-        seen = self.segmenter(*self._hidden(lessons, generator), lessons.image)
+            share = self.teacher.share(looked, lessons.tokens, lessons.image)
+        seen = self.segmenter.read(*self._hidden(looked, lessons, generator), lessons.image)
         lessons = lessons.on((int(seen.logits.shape[-2]), int(seen.logits.shape[-1])))
         lessons = self._mended(lessons, seen, share, step)
         pixels = lessons.there
@@ -143,14 +143,17 @@ class Learner(nn.Module):
             losses["exclusion"] = measures.exclusion * region.weighted(claimed, lessons.believed)
         return losses
 
-    def _hidden(self, lessons: Lessons, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _hidden(
+        self, looked: Looked, lessons: Lessons, generator: torch.Generator
+    ) -> tuple[Looked, Int[Tensor, "b n"]]:
         """What the segmenter is shown and told."""
-        pixels, tokens, measures = lessons.pixels, lessons.tokens, self.measures
+        tokens, measures = lessons.tokens, self.measures
         if measures.hidden_patches:
-            pixels = noise.without_patches(pixels, measures.hidden_patches, generator)
+            pixels = noise.without_patches(lessons.pixels, measures.hidden_patches, generator)
+            looked = self.segmenter.look(pixels)
         if measures.hidden_words:
             tokens = noise.without_words(tokens, self._wanted(tokens), measures.hidden_words, generator)
-        return pixels, tokens
+        return looked, tokens
 
     def _mended(self, lessons: Lessons, seen: Seen, share: Tensor | None, step: int) -> Lessons:
         """The lessons with the labels and the belief that the measures against noise leave them."""

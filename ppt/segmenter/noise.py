@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import curve_fit
 from torch import Tensor, nn
 
-from ppt.segmenter.model import Segmenter
+from ppt.segmenter.model import Looked, Segmenter
 
 SURE = 0.8
 """A pixel's probability, or its complement, from which a teacher overrules a label."""
@@ -76,9 +76,11 @@ class Teacher(nn.Module):
         self.age += 1
 
     @torch.no_grad()
-    def share(self, pixels: Tensor, tokens: Tensor, of: Tensor | None = None) -> Float[Tensor, "b 1 h w"]:
-        """Its probabilities."""
-        return self.segmenter(pixels, tokens, of).logits.float().sigmoid()
+    def share(
+        self, looked: Looked, tokens: Int[Tensor, "b n"], of: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Its probabilities. looked: by any segmenter between the same towers."""
+        return self.segmenter.read(looked, tokens, of).logits.float().sigmoid()
 
 
 class EarlyLearning(nn.Module):

@@ -53,7 +53,7 @@ def test_a_teacher_is_the_mean_of_what_the_student_was():
     teacher.follow(student)
     torch.testing.assert_close(teacher.segmenter.state_dict()[name], was + 1 - 0.1 * 2 / 11)
     assert not any(p.requires_grad for p in teacher.parameters())
-    share = teacher.share(pixels(2), sentences(4, 5))
+    share = teacher.share(student.look(pixels(2)), sentences(4, 5), torch.arange(2))
     assert share.shape == (2, 1, 32, 32)
     assert not share.requires_grad
 
@@ -173,12 +173,12 @@ def test_the_worst_teach_less_as_training_goes_on():
 def test_what_is_hidden_from_the_student_the_teacher_sees(monkeypatch):
     model, asked = learner(teacher=1.0, hidden_patches=0.5, hidden_words=0.5), {}
     given = lessons(LEFT, 1 - LEFT)
-    real = model.segmenter.forward
-    monkeypatch.setattr(model.segmenter, "forward", lambda *a: asked.setdefault("student", a) and real(*a))
+    real = model.segmenter.read
+    monkeypatch.setattr(model.segmenter, "read", lambda *a: asked.setdefault("student", a) and real(*a))
     share = Teacher.share
     monkeypatch.setattr(Teacher, "share", lambda *a: asked.setdefault("teacher", a[1:]) and share(*a))
     model(given, 0, rng())
-    assert torch.equal(asked["teacher"][0], given.pixels)
+    assert torch.equal(asked["teacher"][0].pixels, given.pixels)
     assert torch.equal(asked["teacher"][1], given.tokens)
-    assert (asked["student"][0] == 0).float().mean() > 0.2
+    assert (asked["student"][0].pixels == 0).float().mean() > 0.2
     assert (asked["student"][1] != given.tokens).any()
