@@ -112,16 +112,16 @@ Weight = Annotated[float, Field(ge=0)]
 class LossesConfig(Section):
     """Weights of the segmenter's losses; 0 leaves one out."""
 
-    cross_entropy: Weight = 1.0
+    cross_entropy: Weight = 0.7
     focal: Weight = 0.0
-    dice: Weight = 1.0
+    dice: Weight = 0.7
     soft_iou: Weight = 0.0
-    point: Weight = 0.0  # of the click, which the decoder point has
-    choice: Weight = 0.0  # of one thing among several, with that decoder
-    pairwise: Weight = 0.1
-    contrast: Weight = 0.1
-    grounding: Weight = 0.2
-    alignment: Weight = 0.05
+    point: Weight = 1.0  # of the click; for the decoder point alone
+    choice: Weight = 1.0  # of one thing among several; for it alone
+    pairwise: Weight = 0.0
+    contrast: Weight = 0.0
+    grounding: Weight = 0.0
+    alignment: Weight = 0.0
     released: bool = False  # pairwise and contrast as TALENT's code has them, rather than corrected
 
 
@@ -143,14 +143,14 @@ class SegmenterConfig(Section):
     size: Count = 416  # pixels of the square that is read, a multiple of the image tower's cells
     dino: str = ""  # a DINOv2 of timm's in place of CLIP's image tower, as vit_small_patch14_dinov2
     dino_weights: Path | None = None
-    adapter: Literal["none", "bridger", "dense", "cost"] = "bridger"
+    adapter: Literal["none", "bridger", "dense", "cost"] = "none"
     adapter_width: Annotated[int, Field(ge=4, multiple_of=4)] = 64
     neck: Literal["film", "rca", "cam", "concat"] = "rca"
-    rounds: Annotated[int, Field(ge=0)] = 2  # of attention between cells and words
+    rounds: Annotated[int, Field(ge=0)] = 0  # of attention between cells and words
     feedback: Literal["add", "value"] = "add"
-    decoder: Literal["dynamic", "query", "point"] = "query"  # point: SAM draws the mask
+    decoder: Literal["dynamic", "query", "point"] = "point"  # of which SAM draws the mask
     width: Annotated[int, Field(ge=16, multiple_of=16)] = 256
-    things: Count = 1  # that SAM is asked for, of which one is chosen; with the decoder point
+    things: Count = 3  # that SAM is asked for, of which one is chosen; for it alone
     layers: Count = 2
     detail: Annotated[int, Field(ge=0)] = 0  # channels that are read from the image's own pixels
     prior: bool = True  # what CLIP finds relevant joins the neck

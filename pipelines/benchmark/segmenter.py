@@ -59,15 +59,14 @@ MEASURES = {
     "hidden_patches": 0.15,
     "hidden_words": 0.15,
 }
-OWN_MASK = {"decoder": "query", "things": 1, "losses": {"point": 0.0, "choice": 0.0}}
 WITHOUT: dict[str, dict[str, Any]] = {
     "mosaics": {"mosaics": 0.0},
     "prior": {"prior": False},
     "rounds": {"rounds": 0},
     "neck": {"neck": "concat"},
     "adapter": {"adapter": "none"},
-    "choice": {"things": 1, "losses": {"choice": 0.0}},
-    "sam": OWN_MASK,
+    "choice": {"things": 1},
+    "sam": {"decoder": "query"},
 }
 """Parts that a system can go without, and what it has in their place."""
 WITH: dict[str, dict[str, Any]] = {

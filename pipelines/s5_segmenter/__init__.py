@@ -56,7 +56,8 @@ def run(
         raise ConfigError("segmenter.prior: DINOv2 shares no space with words; set it to false (got true)")
     if size % clip.stride:
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
-    _check_pointing(config)
+    if pointing:
+        _check_pointing(config)
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
     manifest = Manifest(
         STAGE,
@@ -87,25 +88,22 @@ def run(
 
 
 def _check_pointing(config: Config) -> None:
+    """Raises ConfigError where what the decoder point decides by would be taught by nothing."""
     how = config.segmenter
-    pointing = how.decoder == "point"
-    if pointing != bool(how.losses.point):
-        raise ConfigError(
-            "segmenter.losses.point: the decoder point learns by it and no other can; expected a weight above"
-            f" 0 with that decoder and 0 without (got {how.losses.point})"
-        )
-    if how.things > 1 and not pointing:
-        raise ConfigError(f"segmenter.things: expected 1 without the decoder point (got {how.things})")
-    if (how.things > 1) != bool(how.losses.choice):
-        raise ConfigError(
-            "segmenter.losses.choice: several things are chosen from by what it teaches; expected a weight"
-            f" above 0 with segmenter.things above 1 and 0 without (got {how.losses.choice})"
-        )
+    untaught = [("point", True), ("choice", how.things > 1)]
+    for name, needed in untaught:
+        if needed and not getattr(how.losses, name):
+            raise ConfigError(
+                f"segmenter.losses.{name}: the decoder point, asking for {how.things} things, learns by it;"
+                " expected a weight above 0 (got 0.0)"
+            )
 
 
 def design(config: Config) -> Design:
-    """The parts that the `segmenter` section names."""
+    """The parts that the `segmenter` section names; several things have only designs that point."""
     settings = config.segmenter.model_dump()
+    if settings["decoder"] != "point":
+        settings["things"] = 1
     return Design(**{field.name: settings[field.name] for field in fields(Design)})
 
 
