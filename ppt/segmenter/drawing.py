@@ -42,7 +42,7 @@ class Canvas:
         speaks for each cell, any scale. share: of each cell in the coarse mask, in [0, 1].
 
         SAM is asked for the middle of the best cell of the image, then of the best that no mask so far
-        covers. A candidate counts by its soft IoU with `share`, times its predicted IoU.
+        covers. A candidate counts by its soft IoU with `share`, times its predicted IoU and its stability.
         """
         there = self.frame.there(len(click))
         left = there > there.max() / 2  # a panorama fills no cell
@@ -61,11 +61,13 @@ class Canvas:
         return found
 
     def _offered(self, row: int, column: int, grid: int) -> Iterator[tuple[Thing, float]]:
-        """SAM's candidates for the middle of a cell, with its predicted IoU."""
+        """SAM's candidates for the middle of a cell, and how far it trusts each."""
         points = PointSet(self.frame.middle(row, column, grid)[None], np.ones(1, np.int8), 1.0)
         (candidates,) = self.sam.predict(self.embedding, [points])
-        for mask, predicted in zip(candidates.rles, candidates.predicted_iou, strict=True):
-            yield Thing(mask, self.frame.covered(rle.decode(mask), grid)), max(float(predicted), 0.0)
+        scores = zip(candidates.rles, candidates.predicted_iou, candidates.stability, strict=True)
+        for mask, predicted, stability in scores:
+            trust = max(float(predicted), 0.0) * float(stability)
+            yield Thing(mask, self.frame.covered(rle.decode(mask), grid)), trust
 
 
 def _fit(covered: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"]) -> float:

@@ -14,9 +14,10 @@ class Offers:
 
     fingerprint = "offers"
 
-    def __init__(self, *masks, predicted_iou=None):
+    def __init__(self, *masks, predicted_iou=None, stability=None):
         self.masks, self.asked = masks, []
         self.predicted_iou = np.array(predicted_iou or [0.9] * len(masks), np.float32)
+        self.stability = np.array(stability or [1.0] * len(masks), np.float32)
 
     def embed(self, image):
         raise AssertionError("the canvas has the embedding")
@@ -24,7 +25,7 @@ class Offers:
     def predict(self, embedding, prompts):
         self.asked += [(embedding, points.xy.tolist(), points.labels.tolist()) for points in prompts]
         masks = tuple(rle.encode(mask) for mask in self.masks)
-        return [MaskCandidates(masks, self.predicted_iou, np.ones(len(masks), np.float32))]
+        return [MaskCandidates(masks, self.predicted_iou, self.stability)]
 
 
 def columns(first, last):
@@ -84,6 +85,7 @@ def test_of_two_that_fit_alike_sam_says_which():
     share = np.full((4, 4), 0.0, np.float32)
     share[:2, 2] = 1
     assert draw(Offers(one, two, predicted_iou=[0.5, 0.9]), lit(), share) == rle.encode(two)
+    assert draw(Offers(one, two, stability=[0.5, 0.9]), lit(), share) == rle.encode(two)
 
 
 def test_without_an_offer_there_is_no_mask():
@@ -97,7 +99,7 @@ class Columns(Offers):
         (points,) = prompts
         first = int(points.xy[0, 0] // 20) * 20
         self.masks = (columns(first, first + 20),)
-        self.predicted_iou = np.ones(1, np.float32)
+        self.predicted_iou = self.stability = np.ones(1, np.float32)
         return super().predict(embedding, prompts)
 
 
