@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.predict import config_of, segmenter_of
 from ppt.config import ConfigError
 
 
@@ -43,6 +44,20 @@ def test_one_image_is_drawn_and_told(run, pictures, tmp_path):
     )
     assert again.exit_code == 0
     assert read_rows(tmp_path / "p" / "predictions.jsonl") == [row]
+
+
+def test_a_segmenter_that_points_is_asked_with_the_sam_it_was_made_for(models, pictures, tmp_path):
+    run, asked = tmp_path / "pointing", ("--image", pictures / "a.png", "--text", "the red disc")
+    config = settings(pictures, *TINY, "segmenter.decoder=point", "sam.prompt_batch=5")
+    walk(config, run, "segmenter")
+    assert config_of(segmenter_of(run), []).sam == config.sam
+    ended = predict("--weights", run, *asked, "--output", tmp_path / "o")
+    assert ended.exit_code == 0, ended.output
+    [row] = read_rows(tmp_path / "o" / "predictions.jsonl")
+    assert row["segmentation"] is not None
+    models.sam.weights_sha256 = "other"
+    ended = predict("--weights", run, *asked, "--output", tmp_path / "p")
+    assert "made for another SAM" in str(ended.exception)
 
 
 def test_of_a_folder_what_cannot_be_read_is_said_and_passed_over(run, tmp_path):
