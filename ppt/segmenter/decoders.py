@@ -229,7 +229,8 @@ class Enlarge(nn.Module):
         cells = _doubled(self.first(_doubled(cells)))
         if self.detail is not None:
             grid = int(cells.shape[-2]), int(cells.shape[-1])
-            cells = torch.cat([cells, resized(self.detail(images), grid)[of]], 1)
+            detail = resized(self.detail(images), grid).index_select(0, of)  # as in the neck, for its order
+            cells = torch.cat([cells, detail], 1)
         return self.last(self.second(cells))
 
 

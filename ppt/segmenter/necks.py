@@ -55,7 +55,9 @@ class Gather(nn.Module):
         grid = int(taps[1].shape[-2]), int(taps[1].shape[-1])
         levels, costs = [], []
         for tap, project, speak in zip(taps, self.project, self.speak, strict=True):
-            said, cost = speak(resized(project(tap), grid)[of], words, there, sentence)
+            # Not [of]: its gradient adds up in whatever order the threads come.
+            level = resized(project(tap), grid).index_select(0, of)
+            said, cost = speak(level, words, there, sentence)
             levels.append(said)
             costs += [] if cost is None else [cost]
         merged = self.merge(torch.cat(levels, 1))
