@@ -190,7 +190,7 @@ Variant = Literal[
 
 class BenchmarkConfig(Section):
     variants: tuple[Variant, ...] = ()  # of the generator; each is trained, once a seed
-    systems: tuple[str, ...] = ()  # of the segmenter: "unified", or "unified-dice", without that loss
+    systems: tuple[str, ...] = ()  # of the segmenter: "unified", "unified-dice", "unified+teacher"
     seeds: Count = 1
 
 

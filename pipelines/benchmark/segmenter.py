@@ -7,8 +7,8 @@ Walks DIR to the labels as a run would, trains a segmenter for each of `benchmar
 (DIR/benchmark/<system>_<seed>), asks it for the sentences that may not teach, and writes
 DIR/benchmark/segmenter.json and segmenter.md. A system is a shipped config of that name, of which the parts,
 losses and measures are taken; "unified-dice" is that system without a loss, measure or part, and
-"unified+teacher" with one.
-The ceiling is the unified one taught by true masks in place of labels, which no run could do.
+"unified+teacher" with one. The ceiling is the unified one taught by true masks in place of labels, which no
+run could do.
 """
 
 import json
@@ -49,6 +49,7 @@ COLUMNS = {
     "prec@0.9": "Prec@0.9",
 }
 LOSSES = {"pairwise": 0.1, "contrast": 0.1, "grounding": 0.2, "alignment": 0.05}
+"""Weights of losses that a system can be given."""
 MEASURES = {
     "teacher": 0.5,
     "pixel_confidence": True,
@@ -59,6 +60,7 @@ MEASURES = {
     "hidden_patches": 0.15,
     "hidden_words": 0.15,
 }
+"""Measures against noise, as strong as a system can be given them."""
 WITHOUT: dict[str, dict[str, Any]] = {
     "mosaics": {"mosaics": 0.0},
     "prior": {"prior": False},

@@ -89,6 +89,7 @@ class Pseudo:
     def __init__(self, config: Config, output: Path, clip: StagedModel, taught: Sequence[Taught]) -> None:
         self.clip, self.taught, self._config, self._output = clip, taught, config, output
         self._pixels = functools.lru_cache(maxsize=KEPT)(self._read)
+        self._things = functools.lru_cache(maxsize=1)(self._decoded)  # lessons of one image come together
         self._lost: set[int] = set()
         alone = [number for number, image in enumerate(taught) if image.alone]
         alone.sort(key=lambda number: (-taught[number].labels[0].weight, number))
@@ -161,8 +162,7 @@ class Pseudo:
 
     def lesson(self, number: int, meant: int) -> Lesson:
         """A label, by its place, of the image of that number."""
-        labels = self.taught[number].labels
-        things = tuple(decode(label.segmentation) for label in labels if label.segmentation is not None)
+        labels, things = self.taught[number].labels, self._things(number)
         return Lesson(number, self._pixels(number), labels[meant].text, things, meant, labels[meant].weight)
 
     def lessons(self, chosen: Sequence[Lesson]) -> Lessons:
@@ -200,6 +200,10 @@ class Pseudo:
         return StoredPieces(
             rows, stage.images_root(self._config, self._output), stage.image_policy(self._config)
         )
+
+    def _decoded(self, number: int) -> tuple[Bool[np.ndarray, "h w"], ...]:
+        labels = self.taught[number].labels
+        return tuple(decode(label.segmentation) for label in labels if label.segmentation is not None)
 
     def _read(self, number: int) -> torch.Tensor:
         image, sha256 = self.taught[number].labels[0].image, self.taught[number].sha256

@@ -86,7 +86,7 @@ class Dynamic(nn.Module):
 
 
 class Query(nn.Module):
-    """Layers of `Exchange`, then the query against the pixels of the enlarged map."""
+    """`Exchanged`, then the query against the pixels of the enlarged map."""
 
     def __init__(self, words: int, sentence: int, width: int, layers: int, detail: int = 0) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Query(nn.Module):
 
 
 class Point(nn.Module):
-    """Layers of `Exchange`, then the query against the cells."""
+    """`Exchanged`, then the query against the cells."""
 
     def __init__(self, words: int, sentence: int, width: int, layers: int, detail: int = 0) -> None:
         super().__init__()

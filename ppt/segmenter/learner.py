@@ -181,18 +181,20 @@ class Learner(nn.Module):
         for name, loss in (("dice", region.dice), ("soft_iou", region.soft_iou)):
             if getattr(self.weights, name):
                 losses[name] = region.weighted(loss(logits, covered, there), lessons.believed)
-        if self.weights.point and seen.drawn.click is not None:
-            point = region.point(spread(seen.drawn.click, there), covered)
-            losses["point"] = region.weighted(point, lessons.believed)
+        if seen.drawn.click is None:
+            return losses
+        click = spread(seen.drawn.click, there)
+        if self.weights.point:
+            losses["point"] = region.weighted(region.point(click, covered), lessons.believed)
         if self.weights.choice and self.segmenter.second is not None:
-            losses["choice"] = self._choice(seen, lessons)
+            losses["choice"] = self._choice(seen, click, lessons)
         return losses
 
-    def _choice(self, seen: Seen, lessons: Lessons) -> Tensor:
+    def _choice(self, seen: Seen, click: Tensor, lessons: Lessons) -> Tensor:
         """Cross-entropy of which thing of its image each sentence means, where there are rivals."""
         rivals = lessons.rivals
         known = rivals | F.one_hot(lessons.meant, rivals.shape[1]).bool()
-        logits = self.segmenter.choose(seen, lessons.things[lessons.image], known, lessons.there)
+        logits = self.segmenter.choose(seen, lessons.things[lessons.image], known, click)
         wrong = F.cross_entropy(logits, lessons.meant, reduction="none")
         return region.weighted(wrong, lessons.believed * rivals.any(1))
 

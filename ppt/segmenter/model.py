@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ppt.backbones.clip_towers import STAGES, ImageState, Towers, Words
 from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
-from ppt.segmenter.decoders import Decoder, Drawn, Dynamic, Point, Query, spread
+from ppt.segmenter.decoders import Decoder, Drawn, Dynamic, Point, Query
 from ppt.segmenter.fusion import Feedback, HumanLikeAttention
 from ppt.segmenter.necks import Gather, Neck
 from ppt.segmenter.prior import Prior
@@ -73,8 +73,8 @@ class Seen:
 
     drawn: the mask, what it was read from and, of the decoder point, the click. taps: of CLIP, that of
     sentence i at of[i]; levels, costs: of the neck, the costs only of rca; rounds: of the fusion. words: as
-    CLIP's text tower left them. spoken: the words after the fusion; without one as they were. tokens: as they
-    were given.
+    CLIP's text tower left them. spoken: the words after the fusion; without one as they were. alone: each
+    word's vector in the joint space; None where no part asks for it.
     """
 
     drawn: Drawn
@@ -85,7 +85,7 @@ class Seen:
     rounds: tuple[Tensor, ...]
     words: Words
     spoken: Tensor
-    tokens: Int[Tensor, "b n"]
+    alone: Float[Tensor, "b t e"] | None
 
     @property
     def logits(self) -> Float[Tensor, "b 1 h w"]:
@@ -156,33 +156,31 @@ class Segmenter(nn.Module):
             taps, words = walk(looked.first.picked(of), tokens)
             own = torch.arange(len(tokens), device=tokens.device)
         gathered = self.neck(taps, own, words.tokens, words.there, words.sentence)
-        cells, spoken, rounds = gathered.cells, words.tokens, ()
-        if self.prior is not None:
+        cells, spoken, rounds, alone = gathered.cells, words.tokens, (), None
+        if self.prior is not None or self.second is not None:
             alone = self.towers.text.alone(tokens[:, : spoken.shape[1]])
+        if self.prior is not None:
             cells = cells + self.prior(taps[-1][own], words.sentence, alone, spoken, words.there)
         if self.fusion is not None:
             fused = self.fusion(cells, spoken, words.there, words.sentence)
             cells, spoken, rounds = fused.cells, fused.words, fused.rounds
         drawn = self.decoder(cells, spoken, words.there, words.sentence, looked.pixels, of)
-        return Seen(drawn, taps, own, gathered.levels, gathered.costs, rounds, words, spoken, tokens)
+        return Seen(drawn, taps, own, gathered.levels, gathered.costs, rounds, words, spoken, alone)
 
     def choose(
         self,
         seen: Seen,
         covered: Float[Tensor, "b k h w"],
         known: Bool[Tensor, "b k"],
-        there: Float[Tensor, "b 1 h w"],
+        click: Float[Tensor, "b h w"],
     ) -> Float[Tensor, "b k"]:
         """Logits of which of k things each sentence means; -1e4 where none is known. covered: the share of
-        each of the click's cells in each thing; there: in the image. Of a design with several things only.
+        each of the click's cells in each thing; click: that of `seen`, spread. Of a design with several
+        things only.
         """
-        drawn, words = seen.drawn, seen.words.there
         assert self.second is not None
-        assert drawn.click is not None
-        assert drawn.asked is not None
-        alone = self.towers.text.alone(seen.tokens[:, : words.shape[1]])
-        click = spread(drawn.click, there)
-        return self.second(covered, known, click, drawn.pixels, drawn.asked, alone, words)
+        drawn, there = seen.drawn, seen.words.there
+        return self.second(covered, known, click, drawn.pixels, drawn.asked, seen.alone, there)
 
     def _bridged(self, seen: ImageState, tokens: Tensor) -> tuple[tuple[Tensor, ...], Words]:
         """Through both towers side by side: after each stage they are spoken to, and speak."""

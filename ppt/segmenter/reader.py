@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from ppt import rle
 from ppt.backbones.clip_towers import StagedModel
 from ppt.rle import Rle
+from ppt.segmenter.decoders import spread
 from ppt.segmenter.drawing import Canvas
 from ppt.segmenter.frames import Frame
 from ppt.segmenter.model import Design, Looked, Seen, Segmenter
@@ -104,7 +105,8 @@ class Reader:
             covered = torch.from_numpy(np.stack([thing.covered for thing in things]))[None].to(device)
             known = torch.ones(1, len(things), dtype=torch.bool, device=device)
             there = torch.from_numpy(frame.there(len(share)))[None, None].to(device)
-            best = things[int(self.segmenter.choose(seen, covered, known, there).argmax())]
+            click = spread(seen.drawn.click, there)
+            best = things[int(self.segmenter.choose(seen, covered, known, click).argmax())]
         inside = float((best.covered * share).sum()) / max(float(best.covered.sum()), 1e-6)
         return Prediction(best.mask, inside)
 
