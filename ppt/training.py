@@ -3,8 +3,8 @@
     train(model, losses_of, plan, checkpoints, log)
 
 `losses_of(number)` draws the batch of that number and returns its losses by name; a step takes
-plan.accumulate batches. It must depend on nothing but the number and the model, so that a training that was
-killed goes on as if nothing had happened.
+plan.accumulate batches of each process. It must depend on nothing but the number and the model, so that a
+training that was killed goes on as if nothing had happened.
 """
 
 import math
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
+from ppt.peers import Peers
 
 
 class DivergenceError(RuntimeError):
@@ -93,13 +94,14 @@ def train(
     after_step: Callable[[int, dict[str, float]], object] | None = None,
     until: int | None = None,
     held: Held | None = None,
+    peers: Peers = Peers(),  # noqa: B008 -- frozen
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the averaged weights of its state: the last, or with `held` the best.
 
     The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
     DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
     and on resuming loses those after the checkpoint. `until` stops before that step, as if killed right after
-    a checkpoint; None goes to the end.
+    a checkpoint; None goes to the end. Of several `peers` the first reads and writes; all return the same.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
@@ -108,20 +110,21 @@ def train(
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     best = _Best(average)
     start, bad = 0, 0
-    found = checkpoints.load()
+    found = peers.told(checkpoints.load() if peers.first else None)
     if found is not None:
         start, state = found
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         average, bad = state["average"], state["bad"]
         best = _Best(**state["best"]) if held is not None else best
-    rows = _kept(log, start)
+    rows = _kept(log, start) if peers.first else []
+    waited = best.waited
     end = plan.steps if until is None else min(until, plan.steps)
     for step in range(start, end):
-        if held is not None and best.waited > held.patience:
+        if held is not None and waited > held.patience:
             break
         optimiser.zero_grad(set_to_none=True)
-        shown = _backward(model, losses_of, plan, step)
+        shown = _backward(model, losses_of, plan, step, peers)
         good = shown is not None
         if good:
             norms = [nn.utils.clip_grad_norm_(part, plan.clip) for part in _parts(model)]
@@ -142,32 +145,53 @@ def train(
         if after_step is not None:
             after_step(step, row)
         if (step + 1) % plan.save_every == 0 or step + 1 == end:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-            if held is not None:
-                best.ask(held, average)
-                rows[-1]["held_out"] = round(best.score, 6)
-                state["best"] = vars(best)
-            write_atomic(log, json_lines(rows))
-            checkpoints.save(step + 1, {**state, "bad": bad})
-    return average if held is None else best.state
+            if peers.first:
+                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+                if held is not None:
+                    best.ask(held, average)
+                    rows[-1]["held_out"] = round(best.score, 6)
+                    state["best"] = vars(best)
+                write_atomic(log, json_lines(rows))
+                checkpoints.save(step + 1, {**state, "bad": bad})
+            waited = peers.told(best.waited)
+    return average if held is None else peers.told(best.state)
 
 
 def _backward(
-    model: nn.Module, losses_of: Callable[[int], Mapping[str, Tensor]], plan: Plan, step: int
+    model: nn.Module, losses_of: Callable[[int], Mapping[str, Tensor]], plan: Plan, step: int, peers: Peers
 ) -> dict[str, float] | None:
-    """The gradients of a step's batches, and their mean losses; None where one is not finite."""
+    """The gradients of a step's batches, and the mean losses of this process's own; None where one of them
+    all is not finite.
+    """
     device = next(model.parameters()).device.type
     shown: dict[str, float] = {}
+    good = True
     for part in range(plan.accumulate):
         with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):
-            losses = losses_of(step * plan.accumulate + part)
+            losses = losses_of((step * plan.accumulate + part) * peers.count + peers.rank)
             loss = torch.stack(list(losses.values())).sum() / plan.accumulate
-        if not torch.isfinite(loss):
-            return None
+        good = bool(torch.isfinite(loss))
+        if not good:
+            break
         loss.backward()
         for name, value in losses.items():
             shown[name] = shown.get(name, 0.0) + value.item() / plan.accumulate
+    if not peers.all(good):
+        return None
+    _share(model, peers)
     return shown
+
+
+@torch.no_grad()
+def _share(model: nn.Module, peers: Peers) -> None:
+    """The mean of all processes' gradients; those a batch has no use for count as 0."""
+    if peers.count == 1:
+        return
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learned:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    peers.average([p.grad for p in learned if p.grad is not None])
 
 
 def _parts(model: nn.Module) -> list[list[nn.Parameter]]:

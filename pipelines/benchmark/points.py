@@ -24,10 +24,10 @@ from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent
 from ppt import metrics, rle
 from ppt.config import Config
 from ppt.durable import write_atomic
+from ppt.inside import depth_inside
 from ppt.metrics import Conventions, Sample
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
-from ppt.points.targets import depth_inside
 from ppt.points.weights import read_generator
 from ppt.prompting import Answer, Prompt, ask
 from ppt.records import images

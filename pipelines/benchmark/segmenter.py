@@ -137,7 +137,7 @@ def segmenter(config: Config, output: Path) -> str:
 def settings(config: Config, system: str) -> SegmenterConfig:
     """The config's segmenter with the parts, losses and measures of a system.
 
-    Raises ConfigError for one that is not known.
+    Raises ConfigError for one that is not known, or that is another by name only.
     """
     name, sign, part = _signed(system)
     design = "unified" if name == "ceiling" else name
@@ -148,14 +148,18 @@ def settings(config: Config, system: str) -> SegmenterConfig:
             f" measure or part, as unified-dice or unified+teacher (got {system!r})"
         )
     own = read(shipped.config_path(f"segmenter_{design}"))["segmenter"]
-    merged = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own}).model_dump()
+    whole = SegmenterConfig.model_validate({**config.segmenter.model_dump(), **own})
+    merged = whole.model_dump()
     changes = {} if not part else WITH.get(part) if sign == "+" else _without(merged, part)
     if changes is None:
         how = "be given" if sign == "+" else "go without"
         raise ConfigError(f"benchmark.systems: {name} has no loss, measure or part {part!r} to {how}")
     for key, value in changes.items():
         merged[key] = {**merged[key], **value} if isinstance(value, dict) else value
-    return SegmenterConfig.model_validate(merged)
+    changed = SegmenterConfig.model_validate(merged)
+    if part and changed == whole:
+        raise ConfigError(f"benchmark.systems: {system} is what {name} is; leave it out")
+    return changed
 
 
 def _signed(system: str) -> tuple[str, str, str]:

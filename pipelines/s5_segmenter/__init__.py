@@ -2,6 +2,10 @@
 
     ppt segmenter CONFIG.yaml --output DIR
 
+or, on several GPUs, a batch for each at every step:
+
+    torchrun --nproc-per-node 8 -m pipelines.cli segmenter CONFIG.yaml --output DIR
+
 Reads DIR/records, DIR/labels and the images of the pairs that may teach. Writes DIR/segmenter: what was
 learned (`shards/00000.safetensors`, without CLIP's own weights or SAM's), a preview of it on fixed images,
 and `training/` with checkpoint and log. A label teaches by its weight, and not at all where that is 0; an
@@ -24,6 +28,7 @@ from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
 from ppt.config import Config, ConfigError
 from ppt.manifest import Manifest
+from ppt.peers import Peers, joined
 from ppt.report import preview
 from ppt.seeding import torch_generator
 from ppt.segmenter.learner import Learner, Weights
@@ -49,6 +54,11 @@ def run(
     """Make DIR/<name> complete, of the labels in DIR/<labels>. Raises ConfigError, StaleArtifact,
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
+    with joined() as peers:
+        return _run(config, output, fresh, name, labels, peers)
+
+
+def _run(config: Config, output: Path, fresh: bool, name: str, labels: str, peers: Peers) -> stage.Summary:
     clip, size = open_staged_door(config), config.segmenter.size
     pointing = config.segmenter.decoder == "point"
     sam = open_sam_door(config) if pointing else None
@@ -58,33 +68,51 @@ def run(
         raise ConfigError(f"segmenter.size: {clip.stride} pixels are a cell of this tower (got {size})")
     if pointing:
         _check_pointing(config)
+    if peers.count > 1 and config.segmenter.noise.correction:
+        raise ConfigError(
+            "segmenter.noise.correction: each process would see another curve; expected 0 where several train"
+            f" (got {config.segmenter.noise.correction})"
+        )
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
+    together = {"processes": peers.count} if peers.count > 1 else {}
     manifest = Manifest(
         STAGE,
         schema_version=1,
-        config=config.sections("clip", "segmenter", *(["sam"] if pointing else [])),
+        config=config.sections("clip", "segmenter", *(["sam"] if pointing else [])) | together,
         inputs={"records": records.fingerprint, "labels": given.fingerprint},
         weights={"clip": clip.weights_sha256, **({"sam": sam.weights_sha256} if sam else {})},
         seed=config.seed,
     )
+    folder = output / name / "training"
+
+    def learned() -> tuple[Segmenter, Pseudo]:
+        teaching, held = held_out(taught(config, records, given), config.segmenter.held_out)
+        lessons = Pseudo(config, output, clip, teaching)
+        asked = Pseudo(config, output, clip, held) if held else None
+        if config.segmenter.mosaics and not lessons.makes_mosaics and peers.first:
+            print(
+                "segmenter: fewer than two images of one thing have a label, so there are no mosaics: "
+                "only the labels teach places; mark such pairs with source object_centric",
+                file=sys.stderr,
+            )
+        return _train(config, lessons, asked, folder, manifest.fingerprint, peers), lessons
+
+    if not peers.first:
+        if peers.told(False):
+            learned()
+        peers.told(None)
+        return stage.summary(Artifact.open(output / name), made=0)
     with begin(output / name, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
-        folder = output / name / "training"
+        peers.told(bool(writer.missing))
         for shard in writer.missing:
             if fresh and folder.exists():
                 shutil.rmtree(folder)
-            teaching, held = held_out(taught(config, records, given), config.segmenter.held_out)
-            lessons = Pseudo(config, output, clip, teaching)
-            asked = Pseudo(config, output, clip, held) if held else None
-            if config.segmenter.mosaics and not lessons.makes_mosaics:
-                print(
-                    "segmenter: fewer than two images of one thing have a label, so there are no mosaics: "
-                    "only the labels teach places; mark such pairs with source object_centric",
-                    file=sys.stderr,
-                )
-            segmenter = _train(config, lessons, asked, folder, manifest.fingerprint)
+            segmenter, lessons = learned()
             _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
             shard.write(*rows_and_tensors(segmenter, size))
-        return stage.summary(writer.finish(), made=len(writer.missing))
+        summary = stage.summary(writer.finish(), made=len(writer.missing))
+    peers.told(None)
+    return summary
 
 
 def _check_pointing(config: Config) -> None:
@@ -108,7 +136,7 @@ def design(config: Config) -> Design:
 
 
 def _train(
-    config: Config, lessons: Pseudo, asked: Pseudo | None, folder: Path, fingerprint: str
+    config: Config, lessons: Pseudo, asked: Pseudo | None, folder: Path, fingerprint: str, peers: Peers
 ) -> Segmenter:
     """Train to the end, resuming where it stopped; the averaged weights, in evaluation mode. With labels that
     are held out to be `asked` about, those that agree best with them, and no longer than that gains.
@@ -123,7 +151,7 @@ def _train(
             Segmenter(clip.towers(), design(config)),
             Weights(**settings.losses.model_dump()),
             Measures(**settings.noise.model_dump()),
-            settings.steps * settings.accumulate,
+            settings.steps * settings.accumulate * peers.count,
             plain,
         ).to(device)
 
@@ -141,7 +169,7 @@ def _train(
     )
     held = asked and Held(lambda state: _agreement(learner, state, asked), settings.patience)
     log = folder / "log.jsonl"
-    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), log, held=held)
+    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), log, held=held, peers=peers)
     learner.load_state_dict(state)
     return learner.segmenter.eval().requires_grad_(False)
 

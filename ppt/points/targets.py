@@ -11,15 +11,12 @@ from itertools import zip_longest
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool
 
 from ppt.geometry import resize_map_to_image
+from ppt.inside import FINE, inner_points, spread_out
 from ppt.types import PointSet, RelevanceMap
 
-DEEP = 0.4
-"""Least depth of a positive, as a share of the thing's largest depth: its distance to the border."""
-FINE = 160
-"""Pixels of the longer side at which places are looked for: a larger image is thinned out."""
 RING = (0.08, 0.3)
 """Nearest and farthest distance of the ring from the border, in square roots of the object's area."""
 TEMPTING = 0.5
@@ -54,53 +51,12 @@ def target_points(
     ring = (away >= max(1.0, RING[0] * reach)) & (away <= max(2.0, RING[1] * reach))
     known = [point for other in others for point in inner_points(other & ~mask, 1)]
     tempting = _tempting(relevance, away >= max(1.0, RING[0] * reach), negatives)
-    around = _spread(ring.astype(np.float32), negatives, [*known, *tempting])
+    around = spread_out(ring.astype(np.float32), negatives, [*known, *tempting])
     in_turn = [point for points in zip_longest(known, tempting, around) for point in points if point]
     outside = list(dict.fromkeys(in_turn))[:negatives]
     xy = np.array([*inside, *outside], np.float32).reshape(-1, 2)
     labels = np.repeat([1, 0], [len(inside), len(outside)]).astype(np.int8)
     return PointSet(xy, labels, 1.0, ("target",))
-
-
-def inner_points(mask: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:
-    """Up to `count` distinct (x, y) inside `mask`: the deepest pixel first, then spread and deep, farther
-    apart than the mask is deep.
-    """
-    depth = depth_inside(mask)
-    deepest = float(depth.max())
-    return _spread(np.where(depth >= DEEP * deepest, depth, 0).astype(np.float32), count, apart=deepest)
-
-
-def depth_inside(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Each pixel's distance to the mask's border, 0 outside; beyond the image counts as outside."""
-    return cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-
-
-def _spread(
-    depth: Float32[np.ndarray, "h w"],
-    count: int,
-    taken: Sequence[tuple[int, int]] = (),
-    apart: float = 0.0,
-) -> list[tuple[int, int]]:
-    """Farthest-point sampling of pixels with depth > 0: distance to those chosen, times the root of depth.
-
-    `taken` are points to keep away from as well. Those chosen are more than `apart` pixels apart.
-    """
-    weight = np.sqrt(depth / max(float(depth.max()), 1e-6))
-    rows, columns = np.indices(depth.shape, dtype=np.float32)
-    nearest = np.full(depth.shape, np.inf, np.float32)
-    for x, y in taken:
-        nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
-    chosen: list[tuple[int, int]] = []
-    while len(chosen) < count:
-        score = weight * np.minimum(nearest, max(depth.shape))
-        if score.max() <= 0:
-            break
-        y, x = divmod(int(score.argmax()), depth.shape[1])
-        chosen.append((x, y))
-        nearest = np.minimum(nearest, np.hypot(columns - x, rows - y))
-        weight = np.where(nearest <= apart, 0, weight)
-    return chosen
 
 
 def _tempting(relevance: RelevanceMap, allowed: Bool[np.ndarray, "h w"], count: int) -> list[tuple[int, int]]:

@@ -1,14 +1,16 @@
 """A click and a coarse mask -> masks with SAM's borders: for the best cells to click, of what SAM offers, the
-candidate that covers the cells of the coarse mask.
+candidate that covers the cells of the coarse mask. The one that is meant is then drawn once more, from places
+well inside it, and has what most of its drawings have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from ppt import rle
+from ppt.inside import inner_points
 from ppt.rle import Rle
 from ppt.segmenter.frames import Frame
 from ppt.types import ImageEmbedding, PointSet, PromptableModel
@@ -17,6 +19,9 @@ SAME = 0.5
 """IoU above which two masks show one thing."""
 COVERED = 0.3
 """Share of a cell in a mask from which no other thing is looked for there."""
+
+CLICKS = 4
+"""The most places of which a thing is drawn once more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +57,38 @@ class Canvas:
                 break
             place = np.unravel_index(int(np.where(left, click, -np.inf).argmax()), click.shape)
             left[place] = False
-            offered = [*self._offered(int(place[0]), int(place[1]), len(click))]
-            if offered:
-                best = max(offered, key=lambda one: _fit(one[0].covered, share) * one[1])[0]
+            middle = self.frame.middle(int(place[0]), int(place[1]), len(click))
+            for best in self._drawn([middle[None]], share):
                 left &= best.covered < COVERED
                 if all(rle.iou(best.mask, other.mask) <= SAME for other in found):
                     found.append(best)
         return found
 
-    def _offered(self, row: int, column: int, grid: int) -> Iterator[tuple[Thing, float]]:
-        """SAM's candidates for the middle of a cell, and how far it trusts each."""
-        points = PointSet(self.frame.middle(row, column, grid)[None], np.ones(1, np.int8), 1.0)
-        (candidates,) = self.sam.predict(self.embedding, [points])
-        scores = zip(candidates.rles, candidates.predicted_iou, candidates.stability, strict=True)
-        for mask, predicted, stability in scores:
-            trust = max(float(predicted), 0.0) * float(stability)
-            yield Thing(mask, self.frame.covered(rle.decode(mask), grid)), trust
+    def redrawn(self, thing: Thing, share: Float[np.ndarray, "g g"]) -> Rle:
+        """What most drawings of a thing have: itself, that from its deepest pixel, that from this and another
+        well inside, and so on to `CLICKS`. It may be empty where they have nothing in common.
+        """
+        mask = rle.decode(thing.mask)
+        if not mask.any():
+            return thing.mask
+        inside = np.array(inner_points(mask, CLICKS, apart=False), np.float32)
+        again = self._drawn([inside[:count] for count in range(1, len(inside) + 1)], share)
+        return rle.encode(np.mean([mask, *(rle.decode(one.mask) for one in again)], axis=0) > 0.5)
+
+    def _drawn(
+        self, places: Sequence[Float[np.ndarray, "_ 2"]], share: Float[np.ndarray, "g g"]
+    ) -> Iterator[Thing]:
+        """For each set of places to click the best of SAM's candidates; where it offers none, nothing."""
+        prompts = [PointSet(xy, np.ones(len(xy), np.int8), 1.0) for xy in places]
+        for candidates in self.sam.predict(self.embedding, prompts):
+            offered: list[tuple[float, Thing]] = []
+            scores = zip(candidates.rles, candidates.predicted_iou, candidates.stability, strict=True)
+            for mask, predicted, stability in scores:
+                thing = Thing(mask, self.frame.covered(rle.decode(mask), len(share)))
+                trust = max(float(predicted), 0.0) * float(stability)
+                offered.append((_fit(thing.covered, share) * trust, thing))
+            if offered:
+                yield max(offered, key=lambda one: one[0])[1]
 
 
 def _fit(covered: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"]) -> float:

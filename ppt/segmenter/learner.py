@@ -183,18 +183,20 @@ class Learner(nn.Module):
                 losses[name] = region.weighted(loss(logits, covered, there), lessons.believed)
         if seen.drawn.click is None:
             return losses
-        click = spread(seen.drawn.click, there)
         if self.weights.point:
+            click = spread(seen.drawn.click, there)
             losses["point"] = region.weighted(region.point(click, covered), lessons.believed)
         if self.weights.choice and self.segmenter.second is not None:
-            losses["choice"] = self._choice(seen, click, lessons)
+            losses["choice"] = self._choice(seen, lessons)
         return losses
 
-    def _choice(self, seen: Seen, click: Tensor, lessons: Lessons) -> Tensor:
-        """Cross-entropy of which thing of its image each sentence means, where there are rivals."""
+    def _choice(self, seen: Seen, lessons: Lessons) -> Tensor:
+        """Cross-entropy of which thing of its image each sentence means, where there are rivals; the click,
+        which is taught by itself, is not heard.
+        """
         rivals = lessons.rivals
         known = rivals | F.one_hot(lessons.meant, rivals.shape[1]).bool()
-        logits = self.segmenter.choose(seen, lessons.things[lessons.image], known, click)
+        logits = self.segmenter.choose(seen, lessons.things[lessons.image], known, None)
         wrong = F.cross_entropy(logits, lessons.meant, reduction="none")
         return region.weighted(wrong, lessons.believed * rivals.any(1))
 

@@ -172,11 +172,11 @@ class Segmenter(nn.Module):
         seen: Seen,
         covered: Float[Tensor, "b k h w"],
         known: Bool[Tensor, "b k"],
-        click: Float[Tensor, "b h w"],
+        click: Float[Tensor, "b h w"] | None,
     ) -> Float[Tensor, "b k"]:
         """Logits of which of k things each sentence means; -1e4 where none is known. covered: the share of
-        each of the click's cells in each thing; click: that of `seen`, spread. Of a design with several
-        things only.
+        each of the click's cells in each thing; click: that of `seen`, spread, where it has a say. Of a
+        design with several things only.
         """
         assert self.second is not None
         drawn, there = seen.drawn, seen.words.there

@@ -108,7 +108,7 @@ class Reader:
             click = spread(seen.drawn.click, there)
             best = things[int(self.segmenter.choose(seen, covered, known, click).argmax())]
         inside = float((best.covered * share).sum()) / max(float(best.covered.sum()), 1e-6)
-        return Prediction(best.mask, inside)
+        return Prediction(canvas.redrawn(best, share), inside)
 
     def _looked(self, image: UInt8[np.ndarray, "h w 3"]) -> Looked:
         pixels = self.clip.framed(image, self.size)[None]

@@ -6,6 +6,9 @@ its rivals, weighted by how much of the click falls on them. What a word of plac
 comparisons is linear ("bigger": more size than the rivals), which is why few sentences teach it. Ours; that
 looking again is worth it is HARIS's idea (Zhang et al. 2024), the comparisons are those of the point
 generator's judge.
+
+What it learns it learns without the click: of two that are taught together one hears the other, and errs with
+it. In use both have a say.
 """
 
 import torch
@@ -18,6 +21,9 @@ LINEAR = 10.0
 """Scale of what is asked of comparisons, which are small numbers."""
 FAINT = 1e-4
 """Of the click, what falls on every thing."""
+FAR = 1 / 3
+"""No difference counts more, of places in halves of the map's sides, of sizes in the logarithm of a side: a
+speck is not smaller than a small thing."""
 
 
 class SecondLook(nn.Module):
@@ -36,7 +42,7 @@ class SecondLook(nn.Module):
         self,
         covered: Float[Tensor, "b k h w"],
         known: Bool[Tensor, "b k"],
-        click: Float[Tensor, "b h w"],
+        click: Float[Tensor, "b h w"] | None,
         cells: Float[Tensor, "b c h w"],
         asked: Float[Tensor, "b c"],
         alone: Float[Tensor, "b t e"],
@@ -44,8 +50,8 @@ class SecondLook(nn.Module):
     ) -> Float[Tensor, "b k"]:
         """Logits to be compared; -1e4 where there is no thing.
 
-        covered: share of each cell in each thing. click: shares that add up to 1. asked: the query. alone:
-        each word's vector in the joint space.
+        covered: share of each cell in each thing. click: shares that add up to 1; without it all things are
+        alike to it. asked: the query. alone: each word's vector in the joint space.
         """
         share = covered.flatten(2)
         area = share.sum(2, keepdim=True).clamp(min=0.25)
@@ -53,8 +59,11 @@ class SecondLook(nn.Module):
         middle = share @ where / area
         spread = (share @ where.square() / area - middle.square()).clamp(min=0).sqrt()
         own = torch.cat([middle, area.log() / 2], 2)
-        lit = (torch.einsum("bn,bkn->bk", click.flatten(1), share) + FAINT).log().masked_fill(~known, -1e4)
-        beyond = own - _of_rivals(own, lit)
+        lit = torch.zeros_like(area[..., 0])
+        if click is not None:
+            lit = (torch.einsum("bn,bkn->bk", click.flatten(1), share) + FAINT).log()
+        lit = lit.masked_fill(~known, -1e4)
+        beyond = FAR * torch.tanh((own - _of_rivals(own, lit)) / FAR)
         beyond = beyond * (known.sum(1) > 1)[:, None, None]
         things = self.held(share @ rows(cells) / area) + self.geometry(torch.cat([own, beyond, spread], 2))
         tokens = torch.cat([asked[:, None] + self.kind[0], things + self.kind[1]], 1)

@@ -137,6 +137,7 @@ def test_only_distractors_are_measured_for_non_target_activation():
     [
         ("nobody", "expected ceiling, one of"),
         ("etris-dice", "no loss, measure or part 'dice' to go without"),
+        ("unified-rounds", "unified-rounds is what unified is; leave it out"),
         ("etris+dice", "no loss, measure or part 'dice' to be given"),
         ("unified-", ""),
     ],

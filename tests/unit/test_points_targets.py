@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppt.points.targets import inner_points, target_points
+from ppt.inside import inner_points
+from ppt.points.targets import target_points
 from ppt.types import RelevanceMap
 
 

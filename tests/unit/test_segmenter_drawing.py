@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ppt import rle
-from ppt.segmenter.drawing import Canvas
+from ppt.segmenter.drawing import Canvas, Thing
 from ppt.segmenter.frames import Frame
 from ppt.types import MaskCandidates
 
@@ -117,6 +117,46 @@ def test_a_mask_that_misses_its_cell_is_not_asked_for_again():
     assert len(things(sam, lit(), lit(), most=3)) == 1
     assert len(sam.asked) == 3
     assert len({tuple(xy[0]) for _, xy, _ in sam.asked}) == 3
+
+
+class InTurn(Offers):
+    """A SAM that offers one mask after the other."""
+
+    def predict(self, embedding, prompts):
+        self.asked += [(embedding, points.xy.tolist(), points.labels.tolist()) for points in prompts]
+        one = np.ones(1, np.float32)
+        return [MaskCandidates((rle.encode(m),), one, one) for m, _ in zip(self.masks, prompts, strict=True)]
+
+
+def redrawn(sam, mask, share=None):
+    frame = Frame(64, HEIGHT, WIDTH)
+    thing = Thing(rle.encode(mask), frame.covered(mask, 4))
+    return Canvas(sam, "embedding", frame).redrawn(thing, thing.covered if share is None else share)
+
+
+def test_a_thing_drawn_again_has_what_most_drawings_have():
+    sam = InTurn(columns(41, 60), columns(41, 70), columns(20, 60), columns(0, 5))
+    assert redrawn(sam, columns(40, 60)) == rle.encode(columns(41, 60))
+
+
+def test_it_is_drawn_from_one_place_then_from_more_all_well_inside():
+    sam, mask = InTurn(*[columns(20, 60)] * 4), columns(20, 60)
+    redrawn(sam, mask)
+    places = [xy for _, xy, _ in sam.asked]
+    assert [len(xy) for xy in places] == [1, 2, 3, 4]
+    assert all(places[3][: len(xy)] == xy for xy in places), "the same places, and one more each time"
+    assert all(labels == [1] * len(labels) for _, _, labels in sam.asked)
+    assert all(mask[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].all() for x, y in places[3])
+
+
+def test_nothing_stays_nothing():
+    sam, nothing = Offers(columns(0, 20)), columns(0, 0)
+    assert redrawn(sam, nothing) == rle.encode(nothing)
+    assert not sam.asked
+
+
+def test_drawn_again_by_a_sam_without_an_offer_it_stays():
+    assert redrawn(Offers(), columns(40, 60)) == rle.encode(columns(40, 60))
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 427), (120, 1000)])

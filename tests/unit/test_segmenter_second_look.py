@@ -63,6 +63,32 @@ def test_a_thing_alone_is_compared_with_nothing():
     torch.testing.assert_close(model(**given)[:, 0], torch.log(inside + 1e-4))
 
 
+def test_without_a_click_things_are_told_apart_by_what_they_are():
+    model, given = look(), told()
+    given["click"] = None
+    found = model(**given)
+    for name in ("covered", "known"):
+        given[name] = given[name][:, [0, 1, 2, 0]]
+    doubled = model(**given)
+    assert found.isfinite().all()
+    torch.testing.assert_close(doubled[:, 0], doubled[:, 3])
+    given["click"] = told()["click"]
+    assert not torch.allclose(model(**given), doubled, atol=1e-2)
+
+
+def test_a_speck_is_not_smaller_than_a_small_thing():
+    model, given = look(), told(grid=32)
+    with torch.no_grad():
+        for value in model.score[1].parameters():
+            value.zero_()
+    given["click"], covered = None, torch.zeros(2, 3, 32, 32)
+    covered[:, 0, 8:24, 8:24] = covered[:, 1, 14:18, 14:18] = 1
+    covered[:, 2, 15:17, 15:17] = 1
+    given["covered"] = covered
+    large, small, speck = model(**given)[0].tolist()
+    assert abs(speck - small) < 0.2 * abs(small - large)
+
+
 def test_words_that_are_not_there_ask_for_nothing():
     torch.manual_seed(0)
     wanted, alone = Wanted(20, 3), torch.randn(2, 4, 20)
