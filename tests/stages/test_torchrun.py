@@ -39,11 +39,10 @@ def together(pictures, output):
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def learned(output):
-    return {
-        name: torch.from_numpy(value)
-        for name, value in Artifact.open(output / "segmenter").tensors("00000").items()
-    }
+def whole(output):
+    """All that was learned, as one vector."""
+    tensors = Artifact.open(output / "segmenter").tensors("00000")
+    return torch.cat([torch.from_numpy(tensors[name]).double().flatten() for name in sorted(tensors)])
 
 
 def test_two_processes_learn_what_one_learns_from_twice_the_batches(labelled):
@@ -55,10 +54,8 @@ def test_two_processes_learn_what_one_learns_from_twice_the_batches(labelled):
     assert code == 0, printed
     walk(settings(pictures, *TINY, "segmenter.accumulate=2"), alone, "segmenter", first="segmenter")
     walk(settings(pictures, *TINY), fewer, "segmenter", first="segmenter")
-    two, one, less = learned(output), learned(alone), learned(fewer)
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
-    assert any((less[name] - value).abs().max() > 1e-3 for name, value in one.items())
+    two, one, less = (whole(folder) for folder in (output, alone, fewer))
+    assert (two - one).norm() < 0.02 * (less - one).norm(), "rounding aside, the same"
     before = snapshot(output)
     code, printed = together(pictures, output)
     assert code == 0, printed
