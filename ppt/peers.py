@@ -45,7 +45,7 @@ class Peers:
         """Whether it is so for all of them."""
         if self.count == 1:
             return good
-        counted = torch.tensor(float(good), device=_device())
+        counted = torch.tensor(float(good))
         dist.all_reduce(counted)
         return bool(counted.item() == self.count)
 
@@ -62,19 +62,18 @@ class Peers:
 
 @contextmanager
 def joined() -> Iterator[Peers]:
-    """This process's peers by what torchrun left in the environment; alone without it."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    """This process's peers where torchrun started it; else it is alone, whatever a cluster's scheduler left
+    in the environment.
+    """
+    if not dist.is_torchelastic_launched():
         yield Peers()
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl"  # by where a tensor is: models may stay on the CPU
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Peers(dist.get_rank(), count)
+        yield Peers(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
-
-
-def _device() -> str:
-    return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -13,7 +13,7 @@ from fixtures.walk import TINY, settings, walk
 
 from pipelines import s5_segmenter
 from ppt.config import ConfigError
-from ppt.peers import Peers
+from ppt.peers import Peers, joined
 from ppt.store import Artifact
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -68,3 +68,11 @@ def test_what_processes_cannot_share_is_refused_before_any_work(labelled, monkey
     with pytest.raises(ConfigError, match=r"noise\.correction: each process would see another curve"):
         s5_segmenter.run(settings(pictures, *TINY, "segmenter.noise.correction=0.5"), output)
     assert not (output / "segmenter").exists()
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch):
+    for name, value in {"WORLD_SIZE": "8", "RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with joined() as peers:
+        assert peers == Peers(0, 1)
+        assert peers.told("this") == "this"
