@@ -161,6 +161,10 @@ class SegmenterConfig(Section):
     batch: Count = 16  # sentences a step
     together: Count = 2  # of them, at most, about one image
     mosaics: Share = 0.5  # of them, the share about mosaics of the images of one thing
+    mosaic_images: Count = 2000  # different mosaics
+    memory_gib: Annotated[float, Field(ge=0)] = (
+        2.0  # for what CLIP makes of images; what it holds is made once
+    )
     accumulate: Count = 1  # batches whose gradients make a step
     bfloat16: bool = False
     rate: Annotated[float, Field(gt=0)] = 1e-4

@@ -153,6 +153,7 @@ def _train(
             Measures(**settings.noise.model_dump()),
             settings.steps * settings.accumulate * peers.count,
             plain,
+            room=int(settings.memory_gib * 2**30),
         ).to(device)
 
     def losses_of(step: int) -> dict[str, torch.Tensor]:

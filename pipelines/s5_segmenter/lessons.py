@@ -95,6 +95,7 @@ class Pseudo:
         alone.sort(key=lambda number: (-taught[number].labels[0].weight, number))
         self._alone = alone[: round(PIECES * len(alone))]
         self._pieces = self._cut()
+        self._first = len(taught)  # number of the first mosaic
 
     @property
     def makes_mosaics(self) -> bool:
@@ -102,8 +103,9 @@ class Pseudo:
         return len(self._pieces) > 1
 
     def drawn(self, step: int) -> Lessons:
-        """The batch of a step: `segmenter.mosaics` of it from new mosaics, the rest from images at random; of
-        each up to `segmenter.together` sentences.
+        """The batch of a step: `segmenter.mosaics` of it from mosaics, of which there are
+        `segmenter.mosaic_images`, the rest from images, all at random; of each up to `segmenter.together`
+        sentences.
         """
         settings = self._config.segmenter
         rng = generator(settings.seed, "segmenter/batch", str(step))
@@ -123,15 +125,18 @@ class Pseudo:
         return found
 
     def _mosaics(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
-        settings, found, number = self._config.segmenter, list[Lesson](), len(self.taught)
+        settings, found = self._config.segmenter, list[Lesson]()
         while len(found) < wanted and self.makes_mosaics:
-            number += 1
+            which = int(rng.integers(settings.mosaic_images))
+            making = generator(settings.seed, "segmenter/mosaic", str(which))
             try:
-                mosaic, said = sample_mosaic(rng, self._pieces, settings.size)
+                mosaic, said = sample_mosaic(making, self._pieces, settings.size)
             except images.ImageError:
                 self._alone = [number for number in self._alone if self.is_there(number)]
                 self._pieces = self._cut()
+                self._first += settings.mosaic_images  # from fewer pieces they are others
                 continue
+            number = self._first + which
             pixels = self.clip.framed(mosaic.image, settings.size)
             count = min(settings.together, wanted - len(found))
             found += [
@@ -190,6 +195,7 @@ class Pseudo:
             image,
             things,
             meant,
+            torch.tensor(list(of_image)),
         )
 
     def _cut(self) -> StoredPieces:

@@ -4,7 +4,7 @@ well inside it, and has what most of its drawings have.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -34,11 +34,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Canvas:
-    """SAM, what it made of an image, and how that image lies in the square that the segmenter reads."""
+    """SAM, what it made of an image, and how that image lies in the square that the segmenter reads. What SAM
+    offers for a set of places it is asked for once: several sentences come to the same.
+    """
 
     sam: PromptableModel
     embedding: ImageEmbedding
     frame: Frame
+    _offered: dict[tuple[int, bytes], list[tuple[Thing, float]]] = field(default_factory=dict, repr=False)
 
     def things(
         self, click: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"], most: int = 1
@@ -79,16 +82,16 @@ class Canvas:
         self, places: Sequence[Float[np.ndarray, "_ 2"]], share: Float[np.ndarray, "g g"]
     ) -> Iterator[Thing]:
         """For each set of places to click the best of SAM's candidates; where it offers none, nothing."""
-        prompts = [PointSet(xy, np.ones(len(xy), np.int8), 1.0) for xy in places]
-        for candidates in self.sam.predict(self.embedding, prompts):
-            offered: list[tuple[float, Thing]] = []
-            scores = zip(candidates.rles, candidates.predicted_iou, candidates.stability, strict=True)
-            for mask, predicted, stability in scores:
-                thing = Thing(mask, self.frame.covered(rle.decode(mask), len(share)))
-                trust = max(float(predicted), 0.0) * float(stability)
-                offered.append((_fit(thing.covered, share) * trust, thing))
-            if offered:
-                yield max(offered, key=lambda one: one[0])[1]
+        known, grid = self._offered, len(share)
+        new = [xy for xy in places if (grid, xy.tobytes()) not in known]
+        prompts = [PointSet(xy, np.ones(len(xy), np.int8), 1.0) for xy in new]
+        for xy, candidates in zip(new, self.sam.predict(self.embedding, prompts) if new else (), strict=True):
+            things = [Thing(mask, self.frame.covered(rle.decode(mask), grid)) for mask in candidates.rles]
+            trust = np.maximum(candidates.predicted_iou, 0.0) * candidates.stability.astype(float)
+            known[grid, xy.tobytes()] = list(zip(things, trust.tolist(), strict=True))
+        for xy in places:
+            if offered := known[grid, xy.tobytes()]:
+                yield max(offered, key=lambda one: _fit(one[0].covered, share) * one[1])[0]
 
 
 def _fit(covered: Float[np.ndarray, "g g"], share: Float[np.ndarray, "g g"]) -> float:

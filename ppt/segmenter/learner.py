@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ppt.curriculum import PARAPHRASE
 from ppt.segmenter import noise
+from ppt.segmenter.album import Album
 from ppt.segmenter.decoders import spread
 from ppt.segmenter.losses import contrast, pairwise, region
 from ppt.segmenter.losses.alignment import Alignment
@@ -49,6 +50,7 @@ class Weights:
 class Lessons:
     """b pseudo-labels of u images. pixels: normalised, in their frames. tokens: of the sentences. covered,
     there: the shares of each cell in the mask, and in the image, of a grid no coarser than the logits'.
+    number: of each image, by which it is known again.
     believed: in [0, 1]. image: the place of each one's image among the u. things: all masks that are known of
     each image, as `covered`; meant: which of them is each one's own.
     """
@@ -61,6 +63,7 @@ class Lessons:
     image: Int[Tensor, " b"]
     things: Float[Tensor, "u k g g"]
     meant: Int[Tensor, " b"]
+    number: Int[Tensor, " u"]
 
     def on(self, grid: tuple[int, int]) -> "Lessons":
         """On a coarser grid."""
@@ -93,11 +96,15 @@ class Learner(nn.Module):
         measures: Measures,
         steps: int,
         plain: frozenset[int] = frozenset(),
+        room: int = 0,
     ) -> None:
-        """steps: of the whole training. plain: tokens that are never worth hiding, as articles are not."""
+        """steps: of the whole training. plain: tokens that are never worth hiding, as articles are not. room:
+        bytes for what CLIP makes of images, see `Album`.
+        """
         super().__init__()
         self.segmenter, self.weights, self.measures, self.steps = segmenter, weights, measures, steps
         self.teacher = Teacher(segmenter) if measures.ask_teacher else None
+        self.album = Album(segmenter, room)
         self.early = EarlyLearning(steps, measures.correction) if measures.correction else None
         self._plain = sorted(plain)
         width, text = segmenter.design.width, segmenter.towers.text
@@ -119,7 +126,7 @@ class Learner(nn.Module):
         and compared.
         """
         measures = self.measures
-        looked, share = self.segmenter.look(lessons.pixels), None
+        looked, share = self.album.look(lessons.pixels, lessons.number.tolist()), None
         if self.teacher is not None:
             self.teacher.follow(self.segmenter)
             share = self.teacher.share(looked, lessons.tokens, lessons.image)

@@ -17,7 +17,7 @@ from ppt.backbones.clip_towers import STAGES, ImageState, Towers, Words
 from ppt.segmenter.adapters import Adapter, Bridger, CostAligner, DenseAligner
 from ppt.segmenter.decoders import Decoder, Drawn, Dynamic, Point, Query
 from ppt.segmenter.fusion import Feedback, HumanLikeAttention
-from ppt.segmenter.necks import Gather, Neck
+from ppt.segmenter.necks import Gather, Neck, no_finer
 from ppt.segmenter.prior import Prior
 from ppt.segmenter.second_look import SecondLook
 
@@ -59,7 +59,7 @@ class Design:
 @dataclass(frozen=True)
 class Looked:
     """What depends on u images alone: their normalised pixels; what CLIP's tower made of them after its first
-    stage, where adapters have a say in the rest, else its taps.
+    stage, where adapters have a say in the rest, else its taps, on grids no finer than the neck's.
     """
 
     pixels: Float[Tensor, "u 3 h w"]
@@ -145,7 +145,7 @@ class Segmenter(nn.Module):
         for stage in range(STAGES):
             state = image.advance(state, stage) if stage else state
             taps.append(image.tap(state, stage))
-        return Looked(pixels, None, tuple(taps))
+        return Looked(pixels, None, no_finer(taps))
 
     def read(self, looked: Looked, tokens: Int[Tensor, "b n"], of: Int[Tensor, " b"]) -> Seen:
         """The sentences about images that were looked at."""
@@ -192,7 +192,7 @@ class Segmenter(nn.Module):
             cells, said, before = bridge(image.cells(seen), read.tokens, read.there, before)
             seen, read = image.add(seen, cells), read.plus(said)
             taps.append(image.tap(seen, stage))
-        return tuple(taps), text.finish(read)
+        return no_finer(taps), text.finish(read)
 
     def _one_way(self, seen: ImageState, tokens: Tensor) -> tuple[tuple[Tensor, ...], Words]:
         """The text first and whole; then the image, to which the words speak after each stage."""
@@ -202,7 +202,7 @@ class Segmenter(nn.Module):
             seen = image.advance(seen, stage) if stage else seen
             seen = image.add(seen, adapter(image.cells(seen), words.tokens, words.there))
             taps.append(image.tap(seen, stage))
-        return tuple(taps), words
+        return no_finer(taps), words
 
 
 def _adapter(kind: Adapter, channels: int, words: int, width: int) -> nn.Module:

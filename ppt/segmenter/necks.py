@@ -66,6 +66,12 @@ class Gather(nn.Module):
         )
 
 
+def no_finer(taps: Sequence[Float[Tensor, "u _ _ _"]]) -> tuple[Float[Tensor, "u _ _ _"], ...]:
+    """The taps on grids no finer than the second's, averaged: a ResNet's first has four times its cells."""
+    high, wide = taps[1].shape[-2:]
+    return tuple(resized(tap, (min(int(tap.shape[-2]), high), min(int(tap.shape[-1]), wide))) for tap in taps)
+
+
 def _speaker(kind: Neck, words: int, sentence: int, width: int) -> nn.Module:
     match kind:
         case "film":

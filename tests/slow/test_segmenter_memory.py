@@ -33,7 +33,7 @@ image, meant = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 2])
 covered = things[image, meant][:, None]
 lessons = Lessons(
     torch.randn(2, 3, how.size, how.size), tokens, covered, torch.ones_like(covered), torch.ones(b), image,
-    things, meant,
+    things, meant, torch.arange(2),
 )
 losses = learner(lessons, 0, torch.Generator().manual_seed(0))
 sum(losses.values()).backward()

@@ -114,6 +114,29 @@ def test_half_a_batch_is_about_mosaics_of_the_labels_of_one_thing(models, of_one
     assert all(tuple(one.flatten().tolist()) in framed for one in none.drawn(0).pixels)
 
 
+def test_there_are_so_many_mosaics_and_each_has_its_number(models, of_one_thing, output):
+    config = settings(of_one_thing, *TINY, "segmenter.mosaic_images=3", "segmenter.mosaics=1")
+    walk(config, output, "labels")
+    taught = lessons.taught(config, *(Artifact.open(output / name) for name in ("records", "labels")))
+    pseudo, seen = lessons.Pseudo(config, output, models.clip, taught), {}
+    for step in range(12):
+        batch = pseudo.drawn(step)
+        for number, image in zip(batch.number.tolist(), batch.pixels, strict=True):
+            assert torch.equal(seen.setdefault(number, image), image)
+    assert sorted(seen) == [3, 4, 5], "after the three images"
+    assert len({tuple(image.flatten().tolist()) for image in seen.values()}) == 3
+
+
+def test_what_clip_makes_of_images_is_remembered_and_changes_nothing(models, of_one_thing, output):
+    walk(settings(of_one_thing, *TINY), output, "labels")
+    learned = []
+    for gib in ("1e-9", "1"):
+        config = settings(of_one_thing, *TINY, "segmenter.mosaic_images=2", f"segmenter.memory_gib={gib}")
+        walk(config, output, "segmenter", "segmenter", fresh=True)
+        learned.append((output / "segmenter/shards/00000.safetensors").read_bytes())
+    assert learned[0] == learned[1]
+
+
 def one_held_out(folder, output, *more):
     """A config that holds one image out, and (images that teach, those held out)."""
     walk(settings(folder, *TINY), output, "labels")

@@ -25,7 +25,7 @@ class Offers:
     def predict(self, embedding, prompts):
         self.asked += [(embedding, points.xy.tolist(), points.labels.tolist()) for points in prompts]
         masks = tuple(rle.encode(mask) for mask in self.masks)
-        return [MaskCandidates(masks, self.predicted_iou, self.stability)]
+        return [MaskCandidates(masks, self.predicted_iou, self.stability) for _ in prompts]
 
 
 def columns(first, last):
@@ -55,6 +55,17 @@ def test_sam_is_asked_for_the_middle_of_the_best_cell():
     sam = Offers(columns(40, 60))
     draw(sam, lit(), lit())
     assert sam.asked == [("embedding", [[49.5, 9.5]], [1])]
+
+
+def test_what_sam_was_asked_it_is_not_asked_again():
+    sam = Offers(columns(40, 60), columns(0, 80))
+    canvas = Canvas(sam, "embedding", Frame(64, HEIGHT, WIDTH))
+    narrow, [wide] = canvas.things(lit(), lit()), canvas.things(lit(), np.ones((4, 4), np.float32))
+    assert len(sam.asked) == 1
+    assert narrow[0].mask == rle.encode(columns(40, 60))  # what fits is chosen anew
+    assert wide.mask == rle.encode(columns(0, 80))
+    canvas.things(lit(column=0), lit())
+    assert len(sam.asked) == 2
 
 
 def test_what_pads_the_image_is_never_clicked():

@@ -32,6 +32,7 @@ def lessons(believed=(1.0, 1.0, 1.0), image=(0, 0, 1)) -> Lessons:
         torch.tensor(image),
         halves,
         torch.tensor([0, 1, 0]),
+        torch.arange(3),
     )
 
 
@@ -123,6 +124,7 @@ def test_alike_are_paraphrases_with_one_mask_and_what_is_half_so_is_unclear():
         torch.ones(4),
         torch.zeros(4).long(),
         covered[:, 0].expand(4, -1, -1, -1),
+        torch.arange(4),
         torch.arange(4),
     )
     same, unclear = meant_alike(unit, base)

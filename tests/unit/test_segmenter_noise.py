@@ -38,7 +38,15 @@ def lessons(*covered, image=(0, 0), believed=(1.0, 1.0)) -> Lessons:
     there = torch.ones_like(masks)
     things, own = masks[:, 0].expand(len(masks), -1, -1, -1), torch.arange(len(masks))
     return Lessons(
-        pixels(len(masks)), tokens, masks, there, torch.tensor(believed), torch.tensor(image), things, own
+        pixels(len(masks)),
+        tokens,
+        masks,
+        there,
+        torch.tensor(believed),
+        torch.tensor(image),
+        things,
+        own,
+        torch.arange(len(masks)),
     )
 
 
