@@ -171,6 +171,7 @@ class SegmenterConfig(Section):
     save_every: Count = 500
     held_out: Share = 0.0  # of the images, those whose labels tell when to stop, and teach nothing
     patience: Count = 5  # checkpoints without a gain on them before it stops
+    settled: Share = 1.0  # mean IoU of their masks with the checkpoint's before above which it stops
 
 
 class EvaluateConfig(Section):

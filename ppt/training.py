@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from ppt.checkpoint import Checkpoints
@@ -61,24 +62,39 @@ class Plan:
 
 @dataclass(frozen=True)
 class Held:
-    """When to stop early. score: of averaged weights on what was held out, the higher the better; asked at
-    every checkpoint. patience: checkpoints without a better one before stopping.
+    """When to stop early, asked at every checkpoint. masks: what averaged weights make of what was held out
+    (n, ...) bool. score: of those masks, the higher the better. patience: checkpoints without a better one
+    before stopping. settled: mean IoU with the masks of the checkpoint before above which nothing new is
+    expected; 1 is never above it.
     """
 
-    score: Callable[[dict[str, Tensor]], float]
+    masks: Callable[[dict[str, Tensor]], Bool[Tensor, "n ..."]]
+    score: Callable[[Bool[Tensor, "n ..."]], float]
     patience: int
+    settled: float = 1.0
 
 
 @dataclass
 class _Best:
-    """The best averaged weights so far, and for how many checkpoints there were none better."""
+    """The best averaged weights so far, for how many checkpoints there were none better, and the last masks
+    with their likeness to those before.
+    """
 
     state: dict[str, Tensor]
     score: float = -math.inf
     waited: int = 0
+    masks: Bool[Tensor, "n ..."] | None = None
+    alike: float = 0.0
+
+    def over(self, held: Held) -> bool:
+        """Whether to stop."""
+        return self.waited > held.patience or self.alike > held.settled
 
     def ask(self, held: Held, average: dict[str, Tensor]) -> None:
-        score = held.score(average)
+        masks = held.masks(average)
+        self.alike = 0.0 if self.masks is None else _likeness(masks, self.masks)
+        self.masks = masks
+        score = held.score(masks)
         self.waited += 1
         if score > self.score:
             self.state = {name: value.clone() for name, value in average.items()}
@@ -118,10 +134,10 @@ def train(
         average, bad = state["average"], state["bad"]
         best = _Best(**state["best"]) if held is not None else best
     rows = _kept(log, start) if peers.first else []
-    waited = best.waited
+    over = held is not None and peers.told(best.over(held))
     end = plan.steps if until is None else min(until, plan.steps)
     for step in range(start, end):
-        if held is not None and waited > held.patience:
+        if over:
             break
         optimiser.zero_grad(set_to_none=True)
         shown = _backward(model, losses_of, plan, step, peers)
@@ -149,11 +165,11 @@ def train(
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
                 if held is not None:
                     best.ask(held, average)
-                    rows[-1]["held_out"] = round(best.score, 6)
+                    rows[-1] |= {"held_out": round(best.score, 6), "alike": round(best.alike, 6)}
                     state["best"] = vars(best)
                 write_atomic(log, json_lines(rows))
                 checkpoints.save(step + 1, {**state, "bad": bad})
-            waited = peers.told(best.waited)
+            over = peers.told(held is not None and best.over(held))
     return average if held is None else peers.told(best.state)
 
 
@@ -207,6 +223,14 @@ def _average(average: dict[str, Tensor], model: nn.Module, keep: float) -> None:
             average[name].lerp_(value, 1 - keep)
         else:
             average[name].copy_(value)
+
+
+def _likeness(masks: Bool[Tensor, "n ..."], before: Bool[Tensor, "n ..."]) -> float:
+    """Mean IoU; 0 of two that are empty, for what draws nothing yet has not settled, and of other items."""
+    if masks.shape != before.shape or not len(masks):
+        return 0.0
+    both, either = (masks & before).flatten(1).sum(1), (masks | before).flatten(1).sum(1)
+    return float((both / either.clamp(min=1)).mean())
 
 
 def _kept(log: Path, start: int) -> list[dict[str, Any]]:

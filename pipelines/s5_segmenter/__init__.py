@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from pipelines import stage
 from pipelines.doors import open_sam_door, open_staged_door
@@ -168,7 +169,14 @@ def _train(
         power=POWER,
         bfloat16=settings.bfloat16,
     )
-    held = asked and Held(lambda state: _agreement(learner, state, asked), settings.patience)
+    held = None
+    if asked is not None:
+        held = Held(
+            lambda state: _masks(learner, state, asked),
+            lambda masks: _agreement(masks, asked),
+            settings.patience,
+            settings.settled,
+        )
     log = folder / "log.jsonl"
     state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), log, held=held, peers=peers)
     learner.load_state_dict(state)
@@ -176,17 +184,23 @@ def _train(
 
 
 @torch.inference_mode()
-def _agreement(learner: Learner, state: dict[str, torch.Tensor], held: Pseudo) -> float:
-    """The mean IoU with the labels held out, by their weights, of a segmenter with the weights in `state`."""
+def _masks(learner: Learner, state: dict[str, torch.Tensor], held: Pseudo) -> Bool[torch.Tensor, "n h w"]:
+    """What a segmenter with the weights in `state` makes of what is held out, on the logits' grid."""
     device = next(learner.parameters()).device
     segmenter = Segmenter(learner.segmenter.towers, learner.segmenter.design).to(device).eval()
     prefix = "segmenter."
     segmenter.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
-    found, weights = [], []
-    for lesson in held.all(ASKED):
-        one = held.lessons([lesson]).to(device)
-        mask = segmenter(one.pixels, one.tokens).logits > 0
-        true = one.on((int(mask.shape[-2]), int(mask.shape[-1]))).covered > 0.5
+    asked = (held.lessons([lesson]).to(device) for lesson in held.all(ASKED))
+    masks = [(segmenter(one.pixels, one.tokens).logits[:, 0] > 0).cpu() for one in asked]
+    return torch.cat(masks) if masks else torch.zeros(0, 1, 1, dtype=torch.bool)
+
+
+def _agreement(masks: Bool[torch.Tensor, "n h w"], held: Pseudo) -> float:
+    """Their mean IoU with the labels held out, by the labels' weights."""
+    found, weights = list[float](), list[float]()
+    for mask, lesson in zip(masks, held.all(ASKED), strict=True):
+        one = held.lessons([lesson]).on((int(mask.shape[0]), int(mask.shape[1])))
+        true = one.covered[0, 0] > 0.5
         found.append(float((mask & true).sum() / (mask | true).sum().clamp(min=1)))
         weights.append(lesson.believed)
     return float(np.average(found, weights=weights)) if found else 0.0

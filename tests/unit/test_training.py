@@ -1,5 +1,6 @@
 """The training loop and its checkpoints: resumed, the same bytes; broken, refused."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -162,7 +163,7 @@ SCORES = [0.1, 0.5, 0.4, 0.3, 0.9]
 
 def held(scores, patience=1) -> Held:
     left = iter(scores)
-    return Held(lambda state: next(left), patience)
+    return Held(lambda state: torch.ones(1, 1, dtype=torch.bool), lambda masks: next(left), patience)
 
 
 def stopped_early(folder, scores, **how):
@@ -197,3 +198,32 @@ def test_an_early_stop_survives_a_kill(tmp_path):
     assert rows == told
     finished, _ = stopped_early(tmp_path / "killed", [], die_at=16)
     assert equal(whole, finished)
+
+
+MASKS = [[[0, 0, 0, 0]], [[0, 0, 0, 0]], [[1, 1, 1, 0]], [[1, 1, 1, 1]], [[0, 1, 1, 1]]]
+
+
+def settling(folder, masks, settled, **how):
+    folder.mkdir(exist_ok=True)
+    model, left, log = network(), iter(masks), folder / "log.jsonl"
+    held = Held(lambda state: torch.tensor(next(left)).bool(), lambda masks: float(masks.sum()), 9, settled)
+    plan = replace(PLAN, steps=20)
+    kept = train(model, losses_of(model, **how), plan, Checkpoints(folder, "a"), log, held=held)
+    return kept, [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_it_stops_when_the_masks_of_what_was_held_out_have_settled(tmp_path):
+    _, rows = settling(tmp_path, MASKS, 0.7)
+    assert [row["alike"] for row in rows if "alike" in row] == [0, 0, 0, 0.75], "nothing drawn is not settled"
+    assert len(rows) == 16
+    _, rows = settling(tmp_path / "longer", MASKS, 0.75)
+    assert len(rows) == 20
+
+
+def test_settling_survives_a_kill(tmp_path):
+    whole, rows = settling(tmp_path / "whole", MASKS, 0.7)
+    with pytest.raises(KeyboardInterrupt):
+        settling(tmp_path / "killed", MASKS, 0.7, die_at=13)
+    again, told = settling(tmp_path / "killed", MASKS[3:], 0.7)
+    assert equal(whole, again)
+    assert [row.get("alike") for row in rows] == [row.get("alike") for row in told]
