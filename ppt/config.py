@@ -161,7 +161,7 @@ class SegmenterConfig(Section):
     batch: Count = 16  # sentences a step
     together: Count = 2  # of them, at most, about one image
     mosaics: Share = 0.5  # of them, the share about mosaics of the images of one thing
-    mosaic_images: Count = 2000  # different mosaics
+    mosaic_images: Annotated[int, Field(ge=0)] = 0  # different mosaics; 0: new ones at every step
     memory_gib: Annotated[float, Field(ge=0)] = (
         2.0  # for what CLIP makes of images; what it holds is made once
     )

@@ -103,7 +103,7 @@ class Pseudo:
         return len(self._pieces) > 1
 
     def drawn(self, step: int) -> Lessons:
-        """The batch of a step: `segmenter.mosaics` of it from mosaics, of which there are
+        """The batch of a step: `segmenter.mosaics` of it from mosaics, new ones or some of
         `segmenter.mosaic_images`, the rest from images, all at random; of each up to `segmenter.together`
         sentences.
         """
@@ -127,8 +127,11 @@ class Pseudo:
     def _mosaics(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
         settings, found = self._config.segmenter, list[Lesson]()
         while len(found) < wanted and self.makes_mosaics:
-            which = int(rng.integers(settings.mosaic_images))
-            making = generator(settings.seed, "segmenter/mosaic", str(which))
+            making, number = rng, -1 - len(found)  # never seen again
+            if settings.mosaic_images:
+                which = int(rng.integers(settings.mosaic_images))
+                making = generator(settings.seed, "segmenter/mosaic", str(which))
+                number = self._first + which
             try:
                 mosaic, said = sample_mosaic(making, self._pieces, settings.size)
             except images.ImageError:
@@ -136,7 +139,6 @@ class Pseudo:
                 self._pieces = self._cut()
                 self._first += settings.mosaic_images  # from fewer pieces they are others
                 continue
-            number = self._first + which
             pixels = self.clip.framed(mosaic.image, settings.size)
             count = min(settings.together, wanted - len(found))
             found += [

@@ -24,7 +24,9 @@ class Album:
         self._kept: dict[int, Taps] = {}
 
     def look(self, pixels: Float[Tensor, "u 3 h w"], numbers: Sequence[int]) -> Looked:
-        """As `Segmenter.look`. numbers: of the images; the same number is the same image for good."""
+        """As `Segmenter.look`. numbers: of the images; the same number is the same image for good, and one
+        below 0 is not seen again.
+        """
         if not self._room or len(self._segmenter.adapters):
             return self._segmenter.look(pixels)
         new = [place for place, number in enumerate(numbers) if number not in self._kept]
@@ -34,7 +36,8 @@ class Album:
             seen |= {place: tuple(tap[i : i + 1] for tap in taps) for i, place in enumerate(places)}
         each = [seen.get(place) or self._kept[number] for place, number in enumerate(numbers)]
         for place, taps in seen.items():
-            self._keep(numbers[place], taps)
+            if numbers[place] >= 0:
+                self._keep(numbers[place], taps)
         return Looked(pixels, None, tuple(torch.cat(level) for level in zip(*each, strict=True)))
 
     def _keep(self, number: int, taps: Taps) -> None:

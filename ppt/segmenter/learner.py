@@ -50,7 +50,7 @@ class Weights:
 class Lessons:
     """b pseudo-labels of u images. pixels: normalised, in their frames. tokens: of the sentences. covered,
     there: the shares of each cell in the mask, and in the image, of a grid no coarser than the logits'.
-    number: of each image, by which it is known again.
+    number: of each image, by which it is known again; below 0 where it is not.
     believed: in [0, 1]. image: the place of each one's image among the u. things: all masks that are known of
     each image, as `covered`; meant: which of them is each one's own.
     """

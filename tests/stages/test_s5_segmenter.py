@@ -125,6 +125,12 @@ def test_there_are_so_many_mosaics_and_each_has_its_number(models, of_one_thing,
             assert torch.equal(seen.setdefault(number, image), image)
     assert sorted(seen) == [3, 4, 5], "after the three images"
     assert len({tuple(image.flatten().tolist()) for image in seen.values()}) == 3
+    new = settings(of_one_thing, *TINY, "segmenter.mosaics=1")
+    batches = [lessons.Pseudo(new, output, models.clip, taught).drawn(step) for step in range(2)]
+    assert all(
+        (batch.number < 0).all() and len(batch.number.unique()) == len(batch.number) for batch in batches
+    )
+    assert not torch.equal(batches[0].pixels[0], batches[1].pixels[0])
 
 
 def test_what_clip_makes_of_images_is_remembered_and_changes_nothing(models, of_one_thing, output):

@@ -54,6 +54,15 @@ def test_it_remembers_no_more_than_it_has_room_for(monkeypatch):
     assert looks == [1]
 
 
+def test_what_is_not_seen_again_takes_no_room(monkeypatch):
+    model, images = segmenter(), pixels(3)
+    album = Album(model, 2**30)
+    album.look(images, [-1, -4, 0])
+    looks = counted(model, monkeypatch)
+    album.look(images, [-1, -4, 0])
+    assert looks == [1, 1]
+
+
 def test_without_room_a_batch_is_looked_at_at_once(monkeypatch):
     model = segmenter()
     looks = counted(model, monkeypatch)
