@@ -162,9 +162,7 @@ class SegmenterConfig(Section):
     together: Count = 2  # of them, at most, about one image
     mosaics: Share = 0.5  # of them, the share about mosaics of the images of one thing
     mosaic_images: Annotated[int, Field(ge=0)] = 0  # different mosaics; 0: new ones at every step
-    memory_gib: Annotated[float, Field(ge=0)] = (
-        2.0  # for what CLIP makes of images; what it holds is made once
-    )
+    memory_gib: Annotated[float, Field(ge=0)] = 2.0  # for what CLIP makes of images, made once
     accumulate: Count = 1  # batches whose gradients make a step
     bfloat16: bool = False
     rate: Annotated[float, Field(gt=0)] = 1e-4

@@ -30,8 +30,10 @@ class Album:
         if not self._room or len(self._segmenter.adapters):
             return self._segmenter.look(pixels)
         new = [place for place, number in enumerate(numbers) if number not in self._kept]
+        at_once = 1 if pixels.device.type == "cpu" else len(numbers)
         seen: dict[int, Taps] = {}
-        for places in [[place] for place in new] if pixels.device.type == "cpu" else [new] if new else []:
+        for start in range(0, len(new), at_once):
+            places = new[start : start + at_once]
             taps = self._segmenter.look(pixels[places]).taps
             seen |= {place: tuple(tap[i : i + 1] for tap in taps) for i, place in enumerate(places)}
         each = [seen.get(place) or self._kept[number] for place, number in enumerate(numbers)]
