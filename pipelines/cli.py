@@ -15,11 +15,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from pipelines import weights
 from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(weights.app, name="weights")
+
+data = typer.Typer(no_args_is_help=True, help="Look at data before anything is made of them.")
+app.add_typer(data, name="data")
 
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 SKIPPED = 3
@@ -56,12 +61,16 @@ def run(
     output: Output = Path("outputs/run"),
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="Do not teach about images that are evaluated on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     fresh: Fresh = False,
 ) -> None:
     """All stages in order on your pairs, then the report."""
-    settings = _config(config, overrides, pairs, truth, limit)
-    if settings.records.pairs is None:
+    asked = [*overrides, "records.drop_leaks=true"] if drop_leaks else overrides
+    settings = _config(config, asked, pairs, truth, limit)
+    if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
     if dry_run:
         from pipelines.plan import describe
@@ -109,14 +118,22 @@ def evaluate(
     pairs: Pairs = None,
     truth: Truth = None,
     nta: Annotated[bool, typer.Option("--nta", help="Measure non-target activation, too.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="OTHER", help="Compare with another run, image by image.")
+    ] = None,
     fresh: Fresh = False,
 ) -> None:
     """Stage 6: score labels and segmenter against the truth, which no other stage opens."""
+    from pipelines import s6_against
     from pipelines.s6_evaluate import run
 
     asked = [*overrides, "evaluate.nta=true"] if nta else overrides
-    found = run(_config(config, asked, pairs, truth, None), output, fresh)
-    typer.echo(found.line())
+    settings = _config(config, asked, pairs, truth, None)
+    found = run(settings, output, fresh)
+    for line in (found.line(), *found.splits()):
+        typer.echo(line)
+    for line in s6_against.run(settings, output, against) if against else ():
+        typer.echo(line)
     _leave(found.skipped, found.items)
 
 
@@ -173,6 +190,24 @@ def benchmark(
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {' or '.join(comparisons)}, got {what!r}")
     typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))
+
+
+@data.command()
+def check(
+    config: ConfigFile,
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    pairs: Pairs = None,
+    truth: Truth = None,
+    output: Annotated[Path, typer.Option(help="The picture of some pairs.")] = Path("outputs/data.png"),
+) -> None:
+    """What a config's data hold, beside what is published of them: counts, missing files, texts, pictures."""
+    from pipelines.data import check
+
+    said = list(check(_config(config, overrides, pairs, truth, None), output))
+    for line, well in said:
+        typer.echo(line if well else f"WRONG {line}")
+    if not all(well for _, well in said):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppt.backbones.weights import ENVIRONMENT_FOLDER, WeightsError, embedded, resolve
+from ppt.backbones.published import PUBLISHED
+from ppt.backbones.weights import ENVIRONMENT_FOLDER, WeightsError, embedded, folders, locate, resolve
 
 PACKAGES = (
     "torch",
@@ -50,7 +51,12 @@ def examine(output: Path) -> Iterator[Finding]:
             yield Finding(True, f"embedded {kind} weights {path.name}, sha256 {sha256[:12]}")
         except WeightsError as error:
             yield Finding(False, f"embedded {kind} weights", str(error))
-    yield Finding(True, f"further weights are looked for in ${ENVIRONMENT_FOLDER} or by path in the config")
+    for name, one in PUBLISHED.items():
+        found = locate(one.checkpoint)
+        if found:
+            yield Finding(True, f"weights {name}: {found}")
+    looked = f"{', '.join(map(str, folders()))} (${ENVIRONMENT_FOLDER} first) and other programs' caches"
+    yield Finding(True, f"weights are looked for in {looked}; `ppt weights list` names them")
     folder = next(p for p in (output.resolve(), *output.resolve().parents) if p.exists())
     free = shutil.disk_usage(folder).free
     remedy = f"free some space, or choose another --output; {LEAST_FREE / 1e9:.0f} GB is a sensible least"

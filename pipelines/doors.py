@@ -38,7 +38,7 @@ def open_reader(config: Config, segmenter: Artifact, clip: StagedModel | None = 
     """
     reader = read_segmenter(segmenter, clip or open_staged_door(config))
     if reader.segmenter.design.decoder != "point":
-        return reader
+        return replace(reader, threshold=config.predictions.threshold)
     sam = open_sam_door(config)
     if segmenter.manifest.weights["sam"] != sam.weights_sha256:
         raise ArtifactError(f"{segmenter.folder}: made for another SAM; name that one in sam.weights")

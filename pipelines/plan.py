@@ -1,59 +1,110 @@
-"""What a run would do, without doing it: items, shards, bytes on disk, and what is done already."""
+"""What a run would do, without doing it: items, bytes, operations, hours; what is done, what is missing."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.costs import HEIGHT, WIDTH, Costs, count
+from ppt.backbones.clip import find_clip
+from ppt.backbones.cost import measured_rate
+from ppt.backbones.sam import find_sam
+from ppt.backbones.weights import WeightsError
 from ppt.config import Config
 from ppt.durable import json_object
-from ppt.records import pairs
+from ppt.records import pairs, sources, tar_members
+from ppt.types import Pair
 
-BYTES_PER_CELL = 2 * 512
-CELLS = 20 * 24
+BYTES_PER_ROW = 300
 BYTES_PER_CANDIDATE = 600
-BYTES_PER_MOSAIC = BYTES_PER_CELL * CELLS + 6 * 4 * CELLS
 BYTES_PER_STEP = 200
-STAGES = ("records", "relevance", "masks", "labels")
+LISTED = 3
 
 
 def describe(config: Config, output: Path) -> Iterator[str]:
-    """The plan, line by line. Reads the pairs file and the markers of finished shards; opens no image, loads
-    no model.
+    """The plan, line by line. Reads the pairs and the markers of finished shards; opens no image and no
+    weights. Raises as `sources.read`, and WeightsError for a model that is not known.
 
-    Bytes are estimates: a 20 x 24 grid of 512 half floats an image, 600 bytes a mask.
+    Operations are counted on an image of 480 x 640 pixels and a short sentence, and hours are those at the
+    rate that this machine has just now on a block of a transformer: reading, writing and all else than the
+    networks come on top. Bytes of masks are estimates, 600 each.
     """
-    assert config.records.pairs is not None
-    rows = pairs.read(config.records.pairs)
-    chosen = pairs.select(rows, config.records.splits, config.records.limit)
+    found = sources.read(config.records)
+    chosen = pairs.select(found.rows, config.records.splits, config.records.limit)
     good = [row.pair for row in chosen if row.pair is not None]
-    names = {pair.image for pair in good}
+    names = dict.fromkeys(pair.image for pair in good)
     shards = -(-len(names) // config.shard_size)
-    read = sum(_size(config.records.pairs.parent / name) for name in names)
+    sizes = {name: _size(found.images, name) for name in names}
     refused = len(chosen) - len(good)
-    yield f"pairs      {config.records.pairs}: {len(rows)} rows, {len(good)} to do, {refused} refused"
-    files = f"{len(names)} files, {_human(read)} to read"
-    yield f"images     {files}, {shards} shards of {config.shard_size} images"
-    wanted = {
-        "records": 300 * len(good),
-        "relevance": len(names) * CELLS * BYTES_PER_CELL + len(good) * CELLS * 4,
-        "masks": len(good) * 3 * BYTES_PER_CANDIDATE,
-        "labels": len(good) * BYTES_PER_CANDIDATE * 2,
+    named = ", ".join(map(str, found.files)) or found.images
+    yield f"pairs       {named}: {len(found.rows)} rows, {len(good)} to do, {refused} refused"
+    files = f"{len(names)} files, {_human(sum(size or 0 for size in sizes.values()))} to read"
+    yield f"images      {files}, {shards} shards of {config.shard_size} images"
+    costs, rate = count(config, good), measured_rate(config.device)
+    kept = _bytes(config, good, len(names), costs)
+    for stage in kept:
+        trained = stage in ("points", "segmenter")
+        state = _trained(output / stage) if trained else _state(output / stage, shards)
+        operations = costs.operations.get(stage, 0.0)
+        work = f", {_operations(operations)}, {_time(operations / rate)}" if operations else ""
+        steps = f"{getattr(config, SETTINGS[stage]).steps} steps" if trained else f"{len(good)} items"
+        yield f"{stage:<12}{steps}, about {_human(kept[stage])}{work}: {state}"
+    told = "skipped: no truth given" if found.truth is None else f"against {len(found.truth)} true masks"
+    yield f"evaluate    {told}"
+    yield from _in_all(config, output, costs, rate, sum(kept.values()), len(names))
+    yield from _missing(config, [name for name, size in sizes.items() if size is None])
+
+
+SETTINGS = {"points": "generator", "segmenter": "segmenter"}
+"""The section of the config that says how a stage trains."""
+
+
+def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[str, float]:
+    """What each stage leaves on the disk, in the order of the stages."""
+    sets = config.points.sets if config.points.method == "generator" else 1
+    kept: dict[str, float] = {
+        "records": BYTES_PER_ROW * len(good),
+        "relevance": images * costs.features + len(good) * costs.cells * 4,
     }
     if config.points.method == "generator":
-        how = config.generator
-        size = _human(how.mosaics * BYTES_PER_MOSAIC)
-        done = _trained(output / "points")
-        yield f"points     {how.steps} steps of {how.batch}, {how.mosaics} mosaics, about {size}: {done}"
-    for stage in STAGES:
-        state = _state(output / stage, shards)
-        yield f"{stage:<10} {len(good)} items, about {_human(wanted[stage])}: {state}"
+        kept["points"] = config.generator.mosaics * (costs.features + 24 * costs.cells)
+    kept["masks"] = len(good) * sets * 3 * BYTES_PER_CANDIDATE
+    kept["labels"] = len(good) * BYTES_PER_CANDIDATE * 2
     if config.with_segmenter:
-        how = config.segmenter
-        log, done = f"about {_human(how.steps * BYTES_PER_STEP)} and weights", _trained(output / "segmenter")
-        yield f"segmenter  {how.steps} steps of {how.accumulate * how.batch}, {log}: {done}"
-        size = _human(len(good) * BYTES_PER_CANDIDATE)
-        yield f"predictions {len(good)} items, about {size}: {_state(output / 'predictions', shards)}"
-    truth = config.records.truth
-    yield f"evaluate   {'against ' + str(truth) if truth else 'skipped: no truth given'}"
+        kept["segmenter"] = config.segmenter.steps * BYTES_PER_STEP
+        kept["predictions"] = len(good) * BYTES_PER_CANDIDATE
+    return kept
+
+
+def _in_all(
+    config: Config, output: Path, costs: Costs, rate: float, kept: float, images: int
+) -> Iterator[str]:
+    whole = sum(costs.operations.values())
+    here = f"{rate / 1e9:,.0f} GFLOP/s, measured here just now ({config.device}, float32)"
+    assumed = f"images of {HEIGHT} x {WIDTH} pixels"
+    yield f"in all      {_operations(whole)}: {_time(whole / rate)} at {here}; {assumed}"
+    folder = next(one for one in (output.resolve(), *output.resolve().parents) if one.exists())
+    free = shutil.disk_usage(folder).free
+    enough = "enough" if kept < free else "NOT ENOUGH"
+    yield f"disk        about {_human(kept)} to keep, {_human(free)} free at {folder}: {enough}"
+    if costs.looks > 1:
+        saved = (costs.looks - 1) * images * costs.seeing
+        share = saved / whole if whole else 0.0
+        size = _human(images * costs.embedding)
+        yield (
+            f"cache       none: SAM sees an image {costs.looks} times; keeping what it saw would take {size}"
+            f" and save {share:.0%}, {_time(saved / rate)}"
+        )
+
+
+def _missing(config: Config, images: list[str]) -> Iterator[str]:
+    if images:
+        shown = ", ".join(images[:LISTED]) + (", ..." if len(images) > LISTED else "")
+        yield f"missing     {len(images)} images: {shown}"
+    for name, find, section in (("clip", find_clip, config.clip), ("sam", find_sam, config.sam)):
+        try:
+            find(section.model, section.weights)
+        except WeightsError as error:
+            yield f"missing     weights of {name} {section.model}: {error}"
 
 
 def _state(folder: Path, shards: int) -> str:
@@ -67,17 +118,34 @@ def _trained(folder: Path) -> str:
     return "complete" if json_object(folder / "index.json") is not None else "to do"
 
 
-def _size(path: Path) -> int:
+def _size(root: Path, image: str) -> int | None:
+    """Bytes of an image; None where it is not there."""
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except OSError:  # a name no file system takes; the records stage says so
-        return 0
+        inside = tar_members.split_path(image)
+        if inside and (root / inside[0]).is_file():
+            return tar_members.members(root / inside[0]).get(inside[1], (0, None))[1]
+        return (root / image).stat().st_size if (root / image).is_file() else None
+    except (OSError, tar_members.TarError):  # a name no file system takes; the records stage says so
+        return None
 
 
-def _human(count: int) -> str:
-    size = float(count)
+def _operations(number: float) -> str:
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1e9:.0f} GFLOP"
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _human(number: float) -> str:
     for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"

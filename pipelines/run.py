@@ -17,6 +17,7 @@ from pipelines import (
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
 from ppt.config import Config
+from ppt.records import sources
 
 Done: TypeAlias = Summary | Evaluation
 
@@ -43,7 +44,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     if config.with_segmenter:
         yield s5_segmenter.run(config, output, fresh)
         yield s5_predictions.run(config, output, fresh)
-    if config.records.truth is None:
-        yield s6_evaluate.without_truth(config)
+    if not sources.may_tell_truth(config.records):
+        yield s6_evaluate.without_truth()
     else:
         yield s6_evaluate.run(config, output, fresh)

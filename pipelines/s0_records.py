@@ -2,10 +2,10 @@
 
     ppt records CONFIG.yaml --output DIR
 
-Reads records.pairs, the images and records.truth. Writes DIR/records: one row a pair, one shard per
-`shard_size` distinct image contents with all their sentences; and DIR/truth with truth.jsonl: {"id",
-"segmentation", "distractors", "split", "source", "kind"}, sorted by id, for the pairs of this run, those
-that failed included.
+Reads the pairs, images and truth that the `records` section names. Writes DIR/records: one row a pair, one
+shard per `shard_size` distinct image contents with all their sentences; and DIR/truth with truth.jsonl:
+{"id", "segmentation", "distractors", "ref", "split", "source", "kind"}, sorted by id, for the pairs of this
+run, those that failed included.
 """
 
 import functools
@@ -17,14 +17,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines import stage
-from ppt.config import Config, ConfigError, fingerprint
+from ppt.config import Config, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
-from ppt.records import images, pairs, plan
+from ppt.records import images, pairs, plan, sources
 from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
-from ppt.records.pairs import PairsError, Row
-from ppt.records.truth import TruthError
+from ppt.records.pairs import PairsError, RawRow, Row
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
 from ppt.types import Record
@@ -32,6 +31,8 @@ from ppt.types import Record
 STAGE = "records"
 TRUTH = "truth"
 PREVIEWED = 12
+LISTED = 5
+"""Images named, at most, where a message lists them."""
 
 
 @dataclass(frozen=True)
@@ -52,44 +53,65 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 
     Raises ConfigError without pairs, PairsError or TruthError where a file is of no use, and StaleArtifact.
     """
-    path = config.records.pairs
-    if path is None:
-        raise ConfigError(
-            "records.pairs: name the file of pairs, e.g. --set records.pairs=pairs.jsonl (got None)"
-        )
-    if config.records.truth is not None and not config.records.truth.is_file():
-        raise TruthError(f"truth: {config.records.truth} is not there; mend records.truth, or leave it out")
-    rows = pairs.read(path)
+    found = sources.read(config.records)
+    rows = found.rows
     chosen = pairs.select(rows, config.records.splits, config.records.limit)
     if not chosen:
         have = ", ".join(sorted({repr(row.split) for row in rows}))
+        named = ", ".join(map(str, found.files)) or found.images
         raise PairsError(
-            f"pairs: {path}: no row is of records.splits {config.records.splits}; its splits: {have}"
+            f"pairs: {named}: no row is of records.splits {config.records.splits}; its splits: {have}"
         )
-    root, policy = path.parent, stage.image_policy(config)
+    root, policy = found.images, stage.image_policy(config)
     contents = _contents(root, policy, chosen)
+    chosen = _without_leaks(chosen, contents, config)
     shards = plan.shards(chosen, contents, config.shard_size)
     manifest = Manifest(
         STAGE,
         schema_version=1,
         config=config.sections(STAGE),
-        inputs={"pairs": identity(path.read_bytes())["sha256"], "images": fingerprint(contents)},
+        inputs={"pairs": _identity(found.files), "images": fingerprint(contents)},
         weights={},
         seed=config.seed,
     )
     names = plan.names(chosen)
-    planned = {key: [names[row.line] for row in group] for key, group in shards.items()}
+    planned = {key: [names[row.where] for row in group] for key, group in shards.items()}
     with begin(output / STAGE, manifest, planned, fresh) as writer:
-        stage.remember_source(output, {"pairs": str(path.resolve())})
+        stage.remember_source(output, {"images": str(root.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, config, output)
-    if config.records.truth is None:
+    if found.truth is None:
         return summary
-    refused = _lock_away(config.records.truth, artifact, rows, chosen, config, fresh)
+    refused = _lock_away(found.truth, artifact, rows, chosen, config, fresh)
     reasons = {f"{TRUTH}:{error}": count for error, count in refused.reasons.items()}
     return replace(summary, skipped=summary.skipped + refused.skipped, reasons={**summary.reasons, **reasons})
+
+
+def _identity(files: Sequence[Path]) -> str:
+    """sha256 of a file's bytes; of several, or none, one of all of them in their order."""
+    each = [identity(path.read_bytes())["sha256"] for path in files]
+    return each[0] if len(each) == 1 else fingerprint(each)
+
+
+def _without_leaks(chosen: list[Row], contents: dict[str, str | None], config: Config) -> list[Row]:
+    """The rows, with those refused that would teach about an image that is evaluated on. Raises PairsError
+    where there are such and the config does not say to drop them.
+
+    Of the user's own pairs alone nothing is refused: such an image teaches nothing, whatever is said of it.
+    """
+    if not config.records.sources:
+        return chosen
+    teaching = {*config.generator.splits, *config.segmenter.splits}
+    leaked = sources.leaks(chosen, contents, teaching)
+    if leaked and not config.records.drop_leaks:
+        shown = ", ".join(sorted(leaked)[:LISTED]) + (", ..." if len(leaked) > LISTED else "")
+        raise PairsError(
+            f"pairs: {len(leaked)} images are taught about (splits {sorted(teaching)}) and evaluated on:"
+            f" {shown}; leave their teaching pairs out with --drop-leaks, or mend the splits"
+        )
+    return sources.without(chosen, leaked)
 
 
 def shard_of_records(context: Context, shard: Shard) -> None:
@@ -126,33 +148,40 @@ def _contents(root: Path, policy: ImagePolicy, rows: Sequence[Row]) -> dict[str,
 
 
 def _lock_away(
-    path: Path, records: Artifact, rows: Sequence[Row], chosen: Sequence[Row], config: Config, fresh: bool
+    raw: list[RawRow],
+    records: Artifact,
+    rows: Sequence[Row],
+    chosen: Sequence[Row],
+    config: Config,
+    fresh: bool,
 ) -> stage.Summary:
     """Write DIR/truth beside DIR/records: every mask of this run's pairs, those that failed included."""
-    sizes: dict[str, tuple[int, int] | None] = {row.id: None for row in chosen if row.id}
+    sizes: dict[str, tuple[int, int] | None] = {
+        row.id: None for row in chosen if row.id and row.error != sources.LEAK
+    }
     sizes.update({row["id"]: (row["height"], row["width"]) for row in records.rows()})
-    found, refused = truths.read(path, sizes, left_out={row.id for row in rows} - sizes.keys())
+    once = config.records.overlap == "once"
+    found, refused = truths.checked(raw, sizes, {row.id for row in rows} - sizes.keys(), once)
     groups = {row.id: row for row in sorted(chosen, key=lambda row: row.pair is not None)}  # pairs win
+    kept = [
+        {**truth.to_json(), "split": row.split, "source": row.source, "kind": row.kind}
+        for truth in found
+        for row in (groups[truth.id],)
+    ]
+    failures = [Failure(TRUTH, row.where, row.error, row.message) for row in refused]
     manifest = Manifest(
         TRUTH,
         schema_version=1,
         config={},
-        inputs={"truth": identity(path.read_bytes())["sha256"], "records": records.fingerprint},
+        inputs={
+            "truth": fingerprint(kept, [failure.message for failure in failures]),
+            "records": records.fingerprint,
+        },
         weights={},
         seed=config.seed,
     )
-    lines = [f"line {row.line}" for row in refused]
-    with begin(
-        records.folder.parent / TRUTH, manifest, {"00000": [truth.id for truth in found] + lines}, fresh
-    ) as writer:
-        kept = [
-            {**truth.to_json(), "split": row.split, "source": row.source, "kind": row.kind}
-            for truth in found
-            for row in (groups[truth.id],)
-        ]
-        failures = [
-            Failure(TRUTH, line, row.error, row.message) for line, row in zip(lines, refused, strict=True)
-        ]
+    items = [truth.id for truth in found] + [row.where for row in refused]
+    with begin(records.folder.parent / TRUTH, manifest, {"00000": items}, fresh) as writer:
         for shard in writer.missing:
             shard.write(kept, None, failures)
         artifact = writer.finish()

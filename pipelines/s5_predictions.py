@@ -2,7 +2,8 @@
 
 Reads DIR/records, DIR/segmenter and the images. Writes DIR/predictions: rows {id, image, text, segmentation,
 sure} and, joined and sorted by id, predictions.jsonl. `segmentation` is null where the segmenter says that
-nothing is meant; sure is the mean of its probabilities inside.
+nothing is meant; sure is the mean of its probabilities inside. `predictions.threshold` is where a mask that
+the segmenter draws itself is cut; where SAM draws, it is no part of what made them.
 """
 
 import functools
@@ -45,10 +46,11 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     records, segmenter = Artifact.open(output / "records"), Artifact.open(folder)
     reader = open_reader(config, segmenter)
     drawn = ["sam"] if reader.sam else []
+    switched = [] if reader.sam else [STAGE]
     manifest = Manifest(
         STAGE,
         schema_version=1,
-        config=config.sections("clip", *drawn),
+        config=config.sections("clip", *drawn, *switched),
         inputs={"records": records.fingerprint, "segmenter": segmenter.fingerprint},
         weights={name: segmenter.manifest.weights[name] for name in ("clip", *drawn)},
         seed=config.seed,

@@ -75,7 +75,7 @@ def _all(
     root, policy = stage.images_root(config, output), stage.image_policy(config)
     for key in records.keys:
         for sha256, own in stage.by_content(records, key).items():
-            asked = [r for r in own if r.pair.id in truth and truth[r.pair.id].distractors]
+            asked = [r for r in own if r.pair.id in samples and truth[r.pair.id].distractors]
             for record in asked:
                 yield from _measured(LABELS, record, truth, _as_map(samples[record.pair.id]))
             if reader is None or not asked:

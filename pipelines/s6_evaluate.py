@@ -1,21 +1,22 @@
 """Stage 6: pseudo-labels, and the segmenter they taught, against the truth, which stage 0 locked away and no
 other stage opens.
 
-    ppt evaluate CONFIG.yaml --output DIR [--nta]
+    ppt evaluate CONFIG.yaml --output DIR [--nta] [--against OTHER]
 
-Reads DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked, and DIR/truth. Writes
-DIR/evaluate: metrics.json, every score with the conventions it was taken under, and per_sample.jsonl and
-segmenter.jsonl, sorted by id; with --nta also nta.jsonl. Only pairs that have truth are scored; one that was
-lost on the way, at any stage, is a missing prediction and counts as such.
+Reads DIR/records, DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked, and
+DIR/truth. Writes DIR/evaluate: metrics.json, every score, in whole and in groups, with the conventions it
+was taken under, and per_sample.jsonl and segmenter.jsonl, sorted by id; with --nta also nta.jsonl. Only pairs
+that have truth are scored; one that was lost on the way, at any stage, is a missing prediction and counts as
+such.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import s6_activation, stage
-from ppt import metrics, rle
+from pipelines import s6_activation, s6_samples, stage
+from ppt import metrics
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
@@ -23,18 +24,24 @@ from ppt.metrics import Conventions, Sample, Score
 from ppt.records import images
 from ppt.report import preview
 from ppt.store import Artifact, StaleArtifact, begin
-from ppt.types import PseudoLabel, Truth
 
 STAGE = "evaluate"
 PREVIEWED = 24
+COLUMNS = {
+    "n": "n", "missing": "missing", "miou": "mIoU", "oiou": "oIoU", "prec@0.5": "P@0.5", "prec@0.7": "P@0.7",
+    "prec@0.9": "P@0.9", "pointm": "PointM", "giou": "gIoU", "n_acc": "N-acc", "t_acc": "T-acc",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `run` found: the content of metrics.json, or None where there is no truth; and how."""
+    """What `run` found: the content of metrics.json, or None where there is no truth; the conventions in a
+    few words; and what the config asks for and was not made so.
+    """
 
     metrics: dict[str, Any] | None
-    conventions: Conventions
+    conventions: str = ""
+    unmet: tuple[str, ...] = ()
     stage: str = STAGE
     skipped: int = 0
 
@@ -56,7 +63,27 @@ class Evaluation:
         if "nta" in self.metrics:
             densities = (f"{name} {one['density'][0]:.3f}" for name, one in self.metrics["nta"].items())
             told += f"; non-target density: {', '.join(densities) or 'no truth names a distractor'}"
-        return f"{self.stage}: {counts}; {told} (fractions; {self.conventions.line()})"
+        return f"{self.stage}: {counts}; {told} (fractions; {self.conventions})"
+
+    def splits(self) -> Iterator[str]:
+        """A table for people, of labels and segmenter in every split; nothing where there is but one. Then
+        what is unmet.
+        """
+        found = self.metrics or {}
+        own = found.get("segmenter", {}).get("by_split", {})
+        rows = [
+            (split, of, scores)
+            for split, labels in found.get("by_split", {}).items()
+            for of, scores in (("labels", labels), ("segmenter", own.get(split)))
+            if scores is not None
+        ]
+        names = [name for name in COLUMNS if any(name in scores for _, _, scores in rows)]
+        if len({split for split, _, _ in rows}) > 1:
+            wide = max(len(split) for split, _, _ in rows)
+            yield f"  {'':<{wide}} {'':<9} " + " ".join(f"{COLUMNS[name]:>7}" for name in names)
+            for split, of, scores in rows:
+                yield f"  {split:<{wide}} {of:<9} " + " ".join(_cell(scores.get(name)) for name in names)
+        yield from (f"  note: {one}" for one in self.unmet)
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
@@ -65,42 +92,47 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
     Raises StaleArtifact where DIR/truth is of other records, or a segmenter of other labels; ValueError
     naming the id where a mask differs in size from its truth.
     """
-    conventions = Conventions(config.evaluate.empty, config.evaluate.at_least)
     if not (output / "truth").exists():
-        return Evaluation(None, conventions)
-    truth, masks = Artifact.open(output / "truth"), Artifact.open(output / "masks")
-    labels = Artifact.open(output / "labels")
-    if truth.manifest.inputs["records"] != Artifact.open(output / "records").fingerprint:
+        return Evaluation(None)
+    records, truth = Artifact.open(output / "records"), Artifact.open(output / "truth")
+    masks, labels = Artifact.open(output / "masks"), Artifact.open(output / "labels")
+    if truth.manifest.inputs["records"] != records.fingerprint:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
     segmenter, predictions = (_made(output / name) for name in ("segmenter", "predictions"))
     _check_of_one_run(labels, segmenter, predictions)
-    samples = list(_samples(truth, masks, labels))
+    samples = s6_samples.of_labels(truth, records, masks, labels)
+    conventions = s6_samples.standing(config, records)
+    if conventions.unit == "first_sentence":
+        samples = s6_samples.first_of_each(samples, truth, records)
     if not samples:
-        return Evaluation(None, conventions)
-    inputs = {"labels": labels, "masks": masks, "truth": truth}
+        return Evaluation(None)
+    inputs = {"records": records, "labels": labels, "masks": masks, "truth": truth}
     if predictions is not None:
         inputs["predictions"] = predictions
     if segmenter is not None and config.evaluate.nta:
         inputs["segmenter"] = segmenter
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections(STAGE),
         inputs={name: artifact.fingerprint for name, artifact in inputs.items()},
         weights={},
         seed=config.seed,
     )
+    told = conventions.line()
     with begin(output / STAGE, manifest, {"00000": [sample.id for sample in samples]}, fresh) as writer:
         scores = [metrics.score(sample, conventions) for sample in samples]
-        rows = [asdict(score) for score in scores]
+        rows = [score.to_json() for score in scores]
         refused = len(truth.failures())
         found = {**metrics.report(scores, conventions), "truth_refused": refused}
         if predictions is not None:
-            own = [metrics.score(sample, conventions) for sample in _of_segmenter(samples, predictions)]
-            found["segmenter"] = _by_segmenter(own, conventions)
-            ensure(writer.folder / "segmenter.jsonl", json_lines([asdict(score) for score in own]))
+            drawn = s6_samples.as_predicted(conventions, predictions)
+            own = [metrics.score(one, drawn) for one in s6_samples.of_segmenter(samples, predictions)]
+            found["segmenter"] = _by_segmenter(own, drawn)
+            told += f"; segmenter: {drawn.binarisation}"
+            ensure(writer.folder / "segmenter.jsonl", json_lines([score.to_json() for score in own]))
         if config.evaluate.nta:
             found["nta"], each = s6_activation.measured(config, output, samples, segmenter)
             ensure(writer.folder / "nta.jsonl", json_lines(each))
@@ -111,7 +143,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         artifact = writer.finish()
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact.folder, samples, scores, labels, config, output)
-    return Evaluation(found, conventions)
+    return Evaluation(found, told, tuple(s6_samples.unmet(config, records, predictions)))
 
 
 def _made(folder: Path) -> Artifact | None:
@@ -133,28 +165,9 @@ def _check_of_one_run(labels: Artifact, segmenter: Artifact | None, predictions:
         )
 
 
-def without_truth(config: Config) -> Evaluation:
+def without_truth() -> Evaluation:
     """What there is to say where no truth is given: nothing is scored, and nothing is wrong."""
-    return Evaluation(None, Conventions(config.evaluate.empty, config.evaluate.at_least))
-
-
-def _samples(truth: Artifact, masks: Artifact, labels: Artifact) -> Iterator[Sample]:
-    """One sample for every row of the truth, which is sorted by id."""
-    predictions = {row["id"]: PseudoLabel.from_json(row).segmentation for row in labels.rows()}
-    points = {row["id"]: stage.stored_points(row) for row in masks.rows()}
-    for row in truth.rows():
-        true = Truth.from_json(row)
-        groups = (row["split"], row["source"], row["kind"])
-        yield Sample(true.id, true.rle, predictions.get(true.id), points.get(true.id), *groups)
-
-
-def _of_segmenter(samples: list[Sample], predictions: Artifact) -> Iterator[Sample]:
-    """The samples with the segmenter's masks in place of the labels', and without points: it has none."""
-    masks = {
-        row["id"]: rle.from_json(row["segmentation"]) for row in predictions.rows() if row["segmentation"]
-    }
-    for sample in samples:
-        yield replace(sample, prediction=masks.get(sample.id), points=None)
+    return Evaluation(None)
 
 
 def _by_segmenter(scores: list[Score], conventions: Conventions) -> dict[str, Any]:
@@ -162,7 +175,7 @@ def _by_segmenter(scores: list[Score], conventions: Conventions) -> dict[str, An
     found = metrics.report(scores, conventions)
     groups = {name: members for name, members in found.items() if name.startswith("by_")}
     by = {name: {own: _pointless(them) for own, them in members.items()} for name, members in groups.items()}
-    return {"all": _pointless(found["labels"]), **by}
+    return {"all": _pointless(found["labels"]), **by, "conventions": found["conventions"]}
 
 
 def _pointless(scores: dict[str, float]) -> dict[str, float]:
@@ -171,6 +184,10 @@ def _pointless(scores: dict[str, float]) -> dict[str, float]:
 
 def _told(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {scores[name]:.3f}" for name in scores if name not in ("n", "missing"))
+
+
+def _cell(value: float | None) -> str:
+    return f"{'' if value is None else value if isinstance(value, int) else f'{value:.3f}':>7}"
 
 
 def _preview(

@@ -72,22 +72,20 @@ def summary(artifact: Artifact, made: int) -> Summary:
 
 
 def remember_source(output: Path, source: dict[str, Any]) -> None:
-    """Note in DIR/source.json where the pairs lie on this machine; no hash and no artifact depends on it."""
+    """Note in DIR/source.json where the images lie on this machine; no hash and no artifact depends on it."""
     ensure(output / SOURCE, json_lines([source]))
 
 
 def images_root(config: Config, output: Path) -> Path:
-    """The folder that image paths are relative to: that of the pairs file, from the config or from
-    DIR/source.json.
-    """
-    if config.records.pairs is not None:
+    """The folder that image paths are relative to: that of the pairs file, or what DIR/source.json says."""
+    if config.records.pairs is not None and not config.records.sources:
         return config.records.pairs.parent
     source = json_object(output / SOURCE)
     if source is None:
         raise FileNotFoundError(
             f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first"
         )
-    return Path(source["pairs"]).parent
+    return Path(source["images"])
 
 
 def image_policy(config: Config) -> ImagePolicy:

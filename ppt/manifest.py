@@ -5,7 +5,7 @@ An artifact is current when its manifest's fingerprint is that of the manifest a
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import ppt
 from ppt.config import fingerprint
@@ -61,8 +61,17 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
     if _is_mapping(value) and value:
         for key, inner in value.items():
             yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+    elif _are_mappings(value):
+        for number, inner in enumerate(value):
+            yield from _flat(f"{prefix}[{number}]", inner)
     else:
         yield prefix, repr(value)
+
+
+def _are_mappings(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return (
+        isinstance(value, list) and value != [] and all(_is_mapping(one) for one in cast("list[Any]", value))
+    )
 
 
 def _is_mapping(value: Any) -> TypeGuard[dict[str, Any]]:

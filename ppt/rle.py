@@ -70,10 +70,11 @@ def check(value: Mapping[str, Any]) -> Rle:
     return _wrap(packed)
 
 
-def from_json(value: Any, height: int | None = None, width: int | None = None) -> Rle:
+def from_json(value: Any, height: int | None = None, width: int | None = None, once: bool = False) -> Rle:
     """A COCO `segmentation` of any kind -> Rle: RLE dict, or polygons (which need `height` and `width`).
 
-    Raises RleError when the mask is malformed or its own size differs from the expected one.
+    once: as in `joined`, of polygons. Raises RleError when the mask is malformed or its own size differs from
+    the expected one.
     """
     if _is_object(value):
         rle = check(value)
@@ -84,12 +85,12 @@ def from_json(value: Any, height: int | None = None, width: int | None = None) -
     if _is_list(value):
         if height is None or width is None:
             raise RleError("polygons carry no size: pass the image's height and width")
-        return from_polygons(value, height, width)
+        return from_polygons(value, height, width, once)
     raise RleError(f"segmentation must be an RLE object or a list of polygons, got {type(value).__name__}")
 
 
-def from_polygons(polygons: Sequence[Any], height: int, width: int) -> Rle:
-    """Polygons [[x0, y0, x1, y1, ...], ...] in original pixels -> the union of their insides.
+def from_polygons(polygons: Sequence[Any], height: int, width: int, once: bool = False) -> Rle:
+    """Polygons [[x0, y0, x1, y1, ...], ...] in original pixels -> their insides, `joined`.
 
     Raises RleError for no polygon, fewer than three points, an odd count, or a coordinate that is not
     finite or lies more than one image size outside.
@@ -98,8 +99,22 @@ def from_polygons(polygons: Sequence[Any], height: int, width: int) -> Rle:
     if not polygons:
         raise RleError("the list of polygons is empty")
     checked = [_checked_polygon(polygon, index, height, width) for index, polygon in enumerate(polygons)]
-    parts = _coco.frPyObjects(checked, height, width)
-    return check(_coco.merge(parts, intersect=False))
+    return joined([check(part) for part in _coco.frPyObjects(checked, height, width)], once)
+
+
+def joined(masks: Sequence[Rle], once: bool = False) -> Rle:
+    """The pixels of any of some masks of one size; once: of exactly one of them, as LAVT's loader has it.
+
+    Raises RleError for no mask, or masks of several sizes.
+    """
+    sizes = {(mask.height, mask.width) for mask in masks}
+    if len(sizes) != 1:
+        raise RleError(f"expected masks of one size, got {sorted(sizes)}")
+    if len(masks) == 1:
+        return masks[0]
+    if once:
+        return encode(np.sum([decode(mask) for mask in masks], 0) == 1)
+    return check(_coco.merge([_raw(mask) for mask in masks], intersect=False))
 
 
 def encode(mask: Bool[np.ndarray, "h w"]) -> Rle:

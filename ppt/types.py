@@ -83,12 +83,14 @@ class Record:
 class Truth:
     """The true mask of the pair `id`, of the locked room: for evaluation and the report's comparison only.
 
-    distractors: the masks of the image's other things of the same name; None where nobody says.
+    distractors: the masks of the image's other things of the same name; None where nobody says. ref: what
+    several sentences about one thing share; "" where nobody says.
     """
 
     id: str
     rle: Rle
     distractors: tuple[Rle, ...] | None = None
+    ref: str = ""
 
     @property
     def twins(self) -> bool | None:
@@ -99,13 +101,13 @@ class Truth:
         row: dict[str, Any] = {"id": self.id, "segmentation": self.rle.to_json()}
         if self.distractors is not None:
             row["distractors"] = [mask.to_json() for mask in self.distractors]
-        return row
+        return row | ({"ref": self.ref} if self.ref else {})
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Truth":
         known = row.get("distractors")
         others = None if known is None else tuple(codec.from_json(mask) for mask in known)
-        return cls(row["id"], codec.from_json(row["segmentation"]), others)
+        return cls(row["id"], codec.from_json(row["segmentation"]), others, row.get("ref", ""))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,13 +29,14 @@ from pipelines.benchmark.tables import Judged, Row, groups_of, markdown, percent
 from pipelines.doors import open_reader, open_staged_door
 from ppt import metrics, rle
 from ppt.activation import NonTarget, non_target
-from ppt.config import Config, ConfigError, NoiseConfig, SegmenterConfig
+from ppt.config import Config, ConfigError
 from ppt.durable import write_atomic
 from ppt.manifest import Manifest
 from ppt.metrics import Conventions, Sample
 from ppt.records import images
 from ppt.rle import Rle
 from ppt.segmenter.reader import Prediction, Reader
+from ppt.settings import NoiseConfig, SegmenterConfig
 from ppt.store import Artifact, begin
 from ppt.strict_yaml import read
 from ppt.types import PseudoLabel, Truth

@@ -19,7 +19,7 @@ from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
-from ppt.config import Config, GeneratorConfig
+from ppt.config import Config
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, json_lines, write_atomic
 from ppt.points.generator import PointGenerator
@@ -29,6 +29,7 @@ from ppt.points.reading import unpacked
 from ppt.points.scene import collate, names_mixed
 from ppt.points.through_sam import ThroughSam, led_through, sam_loss, verdicts
 from ppt.seeding import generator, torch_generator
+from ppt.settings import GeneratorConfig
 from ppt.store import Artifact
 from ppt.training import Plan, train
 

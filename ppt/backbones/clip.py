@@ -25,6 +25,7 @@ from torch import Tensor
 from ppt.backbones import clip_dense
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.clip_towers import ResnetTower, TextTower, Towers, VitTower
+from ppt.backbones.clip_weights import named_weights, tag_settings
 from ppt.backbones.image import Colours, checked_rgb
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
@@ -35,7 +36,8 @@ _CACHED_TEXTS = 65536
 _LONG_OVER_SHORT = 4
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "mode")
 _OWN = checkpoints.Checkpoint("embedded clip", "clip.safetensors", "name an existing file in clip.weights")
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_OPENAIS_NOTES = ("input_resolution", "context_length", "vocab_size")
+"""Sizes that OpenAI's files hold as if they were weights."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,7 @@ class Clip:
 
     def towers(self) -> Towers:
         """Both towers in stages, for what is to be learned between them; they share this model's weights."""
-        visual = self._model.visual
-        image = ResnetTower(visual) if isinstance(visual, ModifiedResNet) else VitTower(visual)
-        return Towers(image, TextTower(self._model))
+        return staged(self._model)
 
     def framed(self, image: UInt8[np.ndarray, "h w 3"], side: int) -> Float[Tensor, "3 s s"]:
         """An RGB image as the towers are given it: in a square of `side` pixels, 0 right of it and below."""
@@ -176,18 +176,19 @@ def load_clip(
     """A frozen CLIP from local weights; nothing is downloaded and nothing is ever left random.
 
     model: "embedded" or an open_clip architecture ("ViT-B-16", "RN50", "ViT-B-16-quickgelu", ...). weights: a
-    file (.safetensors, or a state dict saved by torch) or a pretrained tag of that architecture, whose file
-    `<model>.<tag>.safetensors` (.bin, .pt, .pth) is kept in the `PPT_WEIGHTS` folder; None for the embedded
-    default. An embedded file given by path takes its architecture from the .json of the same stem beside it.
-    A file named `<model>.<tag>.*` takes activation and colour statistics from the tag, any other file from
-    the architecture's name. device: "auto", "cpu", "cuda" or "cuda:N". size: short side in pixels for dense
-    features, None for the model's own. max_long: cap of the long side in pixels, None for four times `size`.
-    reading: how the image tower is read, None for the value path once.
+    file (.safetensors, a state dict saved by torch, or a TorchScript archive such as OpenAI's) or a
+    pretrained tag of that architecture, whose file is looked for as `checkpoints.resolve` does; None for the
+    embedded default. An embedded file given by path takes its architecture from the .json of the same stem
+    beside it. A file named `<model>.<tag>.*`, or with a published sha256, takes activation and colour
+    statistics from the tag, any other file from the architecture's name. device: "auto", "cpu", "cuda" or
+    "cuda:N". size: short side in pixels for dense features, None for the model's own. max_long: cap of the
+    long side in pixels, None for four times `size`. reading: how the image tower is read, None for the value
+    path once.
 
     Raises WeightsError (missing, altered or unfitting file; unsupported architecture) and ValueError (sizes).
     """
     if model == "embedded":
-        path, sha256 = checkpoints.resolve(checkpoints.embedded("clip") if weights is None else _OWN, weights)
+        path, sha256 = find_clip(model, weights)
         beside = path.with_suffix(".json") if weights is not None else checkpoints.SHIPPED / "clip.json"
         recipe = checkpoints.read_json(beside)
         preprocess_settings = recipe.get("preprocess_cfg", {})
@@ -198,12 +199,15 @@ def load_clip(
     else:
         model = model.replace("/", "-")
         recipe = _named_architecture(model)
-        path, sha256, tag = _named_weights(model, weights)
-        preprocess_settings = _tag_settings(model, tag, path)
+        path, sha256, tag = named_weights(model, weights)
+        preprocess_settings = tag_settings(model, tag, path)
         recipe["quick_gelu"] = bool(recipe.get("quick_gelu") or preprocess_settings.get("quick_gelu"))
         with torch.random.fork_rng(devices=[]):
             network = _build(recipe)
-    checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
+    state = checkpoints.read_state_dict(path)
+    for name in _OPENAIS_NOTES:
+        state.pop(name, None)
+    checkpoints.fit(network, state, path, device)
     own_size: Any = network.visual.image_size
     settings = {key: preprocess_settings[key] for key in _PREPROCESS_KEYS if key in preprocess_settings}
     preprocess = PreprocessCfg(**{"size": own_size, **settings})
@@ -225,6 +229,31 @@ def build_embedded_clip(config: Mapping[str, Any]) -> open_clip.CLIP:
     not part of the network. Draws from torch's global generator. Raises WeightsError for unknown keys.
     """
     return _build({key: value for key, value in config.items() if key != "preprocess_cfg"})
+
+
+def find_clip(model: str, weights: str | Path | None) -> tuple[Path, str]:
+    """The file that `load_clip` would read, and its sha256. Raises WeightsError where there is none."""
+    if model == "embedded":
+        return checkpoints.resolve(checkpoints.embedded("clip") if weights is None else _OWN, weights)
+    path, sha256, _ = named_weights(model.replace("/", "-"), weights)
+    return path, sha256
+
+
+def untrained_clip(model: str) -> Any:
+    """The network of "embedded" or an open_clip architecture WITHOUT weights: random, to be counted alone.
+
+    Draws from torch's global generator. Raises WeightsError for an unsupported architecture.
+    """
+    if model == "embedded":
+        return build_embedded_clip(checkpoints.read_json(checkpoints.SHIPPED / "clip.json"))
+    return _build(_named_architecture(model.replace("/", "-")))
+
+
+def staged(network: Any) -> Towers:
+    """Both towers of open_clip's CLIP in stages, for what is to be learned between them."""
+    visual = network.visual
+    image = ResnetTower(visual) if isinstance(visual, ModifiedResNet) else VitTower(visual)
+    return Towers(image, TextTower(network))
 
 
 def _build(config: Mapping[str, Any]) -> Any:
@@ -253,58 +282,6 @@ def _named_architecture(model: str) -> dict[str, Any]:
             "use a plain ViT or ResNet CLIP"
         )
     return config
-
-
-def _named_weights(model: str, weights: str | Path | None) -> tuple[Path, str, str | None]:
-    """(file, sha256, tag or None) for a named architecture."""
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    if weights is None:
-        raise WeightsError(f"clip.weights is empty: {model!r} needs a weights file or one of its tags {tags}")
-    if Path(weights).suffix in _SUFFIXES or Path(weights).name != str(weights):
-        remedy = f"name an existing file, or one of the tags {tags}, in clip.weights"
-        own = checkpoints.Checkpoint(f"clip {model}", Path(weights).name, remedy)
-        path, sha256 = checkpoints.resolve(own, weights)
-        declared = path.stem.removeprefix(f"{model}.")
-        return path, sha256, declared if declared in tags else None
-    tag = str(weights)
-    if tag not in tags:
-        raise WeightsError(
-            f"{tag!r} is neither a weights file nor a pretrained tag of {model!r}: its tags are {tags}"
-        )
-    return *checkpoints.resolve(_tagged(model, tag)), tag
-
-
-def _tagged(model: str, tag: str) -> checkpoints.Checkpoint:
-    settings = open_clip.get_pretrained_cfg(model, tag)
-    names = [f"{model}.{tag}{suffix}" for suffix in _SUFFIXES]
-    repository, _, name = settings.get("hf_hub", "").rpartition("/")
-    source = (
-        f"https://huggingface.co/{repository}/resolve/main/{name or 'open_clip_model.safetensors'}"
-        if repository
-        else settings.get("url", "")
-    )
-    target = names[0] if repository else f"{model}.{tag}{Path(source).suffix}"
-    folder = f"the folder that {checkpoints.ENVIRONMENT_FOLDER} names"
-    remedy = f"fetch it with `curl -L -o {target} {source}` into {folder}"
-    return checkpoints.Checkpoint(f"clip {model} {tag}", names[0], remedy, also=tuple(names[1:]))
-
-
-def _tag_settings(model: str, tag: str | None, path: Path) -> dict[str, Any]:
-    """Preprocessing (and, for a tag, activation) that the weights were trained with.
-
-    A file without a tag gets what all tags of the architecture share. Raises WeightsError where they differ.
-    """
-    if tag is not None:
-        return dict(open_clip.get_pretrained_cfg(model, tag))
-    tags = open_clip.list_pretrained_tags_by_model(model)
-    known = [open_clip.get_pretrained_cfg(model, name) for name in tags]
-    statistics = {(tuple(row.get("mean", ())), tuple(row.get("std", ()))) for row in known}
-    if len(statistics) > 1:
-        raise WeightsError(
-            f"{path}: weights of {model!r} come with {len(statistics)} colour statistics; rename the file to "
-            f"{model}.<tag>{path.suffix} with one of the tags {tags}"
-        )
-    return {key: value for key, value in known[0].items() if key in ("mean", "std")} if known else {}
 
 
 def grid_stride(visual: Any) -> int:

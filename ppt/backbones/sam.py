@@ -27,6 +27,8 @@ from torch import Tensor
 from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
+from ppt.backbones.mobile_sam import build_mobile_sam
+from ppt.backbones.published import official_sam
 from ppt.backbones.sam_encoder import CELL, ConvEncoder
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
@@ -194,23 +196,43 @@ def stability(logits: Float[Tensor, "c h w"], threshold: float) -> Float32[Tenso
 def load_sam(model: str, weights: str | Path | None, device: str, prompt_batch: int = 8) -> SamModel:
     """A frozen SAM from local weights; nothing is downloaded and nothing is ever left random.
 
-    model: "embedded", "vit_b", "vit_l" or "vit_h". weights: a file (.safetensors, or a state dict saved by
-    torch); None for the shipped file, or for the official file in the `PPT_WEIGHTS` folder. An embedded file
-    given by path takes its architecture from the .json of the same stem beside it. device: "auto", "cpu",
-    "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most.
+    model: "embedded", "vit_b", "vit_l", "vit_h" or "mobile_sam". weights: a file (.safetensors, or a state
+    dict saved by torch); None for the shipped file, or for the official file wherever `checkpoints.resolve`
+    finds it. An embedded file given by path takes its architecture from the .json of the same stem beside it.
+    device: "auto", "cpu", "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most.
     Raises WeightsError: missing, altered or unfitting file, unknown model.
     """
+    path, sha256 = find_sam(model, weights)
     if model == "embedded":
-        path, sha256 = checkpoints.resolve(checkpoints.embedded("sam") if weights is None else _OWN, weights)
         beside = path.with_suffix(".json") if weights is not None else checkpoints.SHIPPED / "sam.json"
         recipe = checkpoints.read_json(beside)
     else:
-        path, sha256 = checkpoints.resolve(checkpoints.official_sam(model), weights)
         recipe = {"registry": model}
     with torch.random.fork_rng(devices=[]):
-        network = build_embedded_sam(recipe) if model == "embedded" else sam_model_registry[model]()
+        network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
     return SamModel(network, prompt_batch, sha256, recipe)
+
+
+def find_sam(model: str, weights: str | Path | None) -> tuple[Path, str]:
+    """The file that `load_sam` would read, and its sha256. Raises WeightsError where there is none."""
+    if model == "embedded":
+        return checkpoints.resolve(checkpoints.embedded("sam") if weights is None else _OWN, weights)
+    return checkpoints.resolve(official_sam(model), weights)
+
+
+def untrained_sam(model: str, recipe: Mapping[str, Any] | None = None) -> Sam:
+    """The network of a SAM that `load_sam` knows, WITHOUT weights: random, to be filled or counted.
+
+    recipe: of the embedded one, in place of the shipped. Draws from torch's global generator.
+    """
+    match model:
+        case "embedded":
+            return build_embedded_sam(recipe or checkpoints.read_json(checkpoints.SHIPPED / "sam.json"))
+        case "mobile_sam":
+            return build_mobile_sam()
+        case _:
+            return sam_model_registry[model]()
 
 
 def build_embedded_sam(config: Mapping[str, Any]) -> Sam:

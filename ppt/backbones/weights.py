@@ -1,19 +1,21 @@
-"""Named checkpoints: where they come from, what they must hash to, how they are read and checked.
+"""Checkpoints: where they lie on this machine, what they must hash to, how they are read and checked.
 
 A model never runs on weights nobody chose. A file that is missing, altered, unreadable or made for another
 architecture ends in `WeightsError`, which names the file, its sha256 where one is published, and what to do.
-Nothing is downloaded here.
+Nothing is downloaded here: `published.py` says what there is, `fetch.py` gets it when asked to.
 
-Files are looked for in this order: the path given by the user, the folder named by the environment variable
-`PPT_WEIGHTS`, the folder `tiny/` shipped with the package. A file found in either folder must have its
-published sha256; a file the user names himself may be anything that fits the architecture.
+Files are looked for in this order: the path given by the user; the folder named by the environment variable
+`PPT_WEIGHTS`; `ppt/weights` in the user's cache; the folder `tiny/` shipped with the package; what Hugging
+Face, torch.hub and OpenAI's clip have kept in caches of their own. A file found in one of our folders must
+have its published sha256, one in another program's cache is passed over when it has not; a file the user
+names himself may be anything that fits the architecture.
 """
 
 import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,10 +24,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ppt.backbones import torchscript
+
 SHIPPED = Path(__file__).parent / "tiny"
 ENVIRONMENT_FOLDER = "PPT_WEIGHTS"
 _LISTED_MISMATCHES = 5
-_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+_ON_THE_HUB = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip calls its weights in every repository of Hugging Face."""
 
 _UNREADABLE = (
     OSError,
@@ -48,8 +53,10 @@ class WeightsError(ValueError):
 class Checkpoint:
     """A checkpoint with a name.
 
-    file: bare file name; also: other names under which it is accepted. sha256: 64 lower-case hex digits, None
-    where none is published. size: bytes or None. remedy: how to get the file, a clause that ends the message.
+    file: bare file name. sha256: 64 lower-case hex digits, None where none is published. size: bytes or None.
+    remedy: how to get the file, a clause that ends the message. also: other names, perhaps of other formats,
+    under which the weights are accepted; the sha256 is not theirs. url: where it is published, "" for
+    nowhere. hub: the repository on Hugging Face whose cached copies are accepted, "" for none.
     """
 
     name: str
@@ -58,43 +65,12 @@ class Checkpoint:
     sha256: str | None = None
     size: int | None = None
     also: tuple[str, ...] = ()
+    url: str = ""
+    hub: str = ""
 
-
-def _official_sam(name: str, file: str, size: int, sha256: str) -> Checkpoint:
-    remedy = (
-        f"fetch it ({size / 1e6:.0f} MB) with `curl -L -o {file} {_SAM_URL}{file}` and name the file in "
-        f"sam.weights, or keep it in the folder that {ENVIRONMENT_FOLDER} names"
-    )
-    return Checkpoint(f"sam {name}", file, remedy, sha256, size)
-
-
-_OFFICIAL_SAM = {
-    "vit_b": _official_sam(
-        "vit_b",
-        "sam_vit_b_01ec64.pth",
-        375042383,
-        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-    ),
-    "vit_l": _official_sam(
-        "vit_l",
-        "sam_vit_l_0b3195.pth",
-        1249524607,
-        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-    ),
-    "vit_h": _official_sam(
-        "vit_h",
-        "sam_vit_h_4b8939.pth",
-        2564550879,
-        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-    ),
-}
-
-
-def official_sam(model: str) -> Checkpoint:
-    """The published checkpoint of SAM "vit_b", "vit_l" or "vit_h". Raises WeightsError for another name."""
-    if model not in _OFFICIAL_SAM:
-        raise WeightsError(f"unknown SAM model {model!r}: use 'embedded' or one of {sorted(_OFFICIAL_SAM)}")
-    return _OFFICIAL_SAM[model]
+    def claimed_by(self, path: Path) -> bool:
+        """Whether a file of this name claims to be the published one, to the byte."""
+        return self.sha256 is not None and path.name in (self.file, self.url.rpartition("/")[2])
 
 
 def embedded(kind: str) -> Checkpoint:
@@ -133,34 +109,93 @@ def verify(path: Path | str, checkpoint: Checkpoint) -> str:
         expected_size = f"{checkpoint.size} bytes, " if checkpoint.size is not None else ""
         raise WeightsError(
             f"{path} is not the published {checkpoint.name} checkpoint: expected {expected_size}sha256 "
-            f"{checkpoint.sha256}, found {size} bytes, sha256 {found}; {checkpoint.remedy}"
+            f"{checkpoint.sha256}, found {size} bytes, sha256 {found}; move it away and {checkpoint.remedy}"
         )
     return found
+
+
+def destination() -> Path:
+    """The folder that fetched weights go to: that of `PPT_WEIGHTS`, or `ppt/weights` in the user's cache."""
+    own = os.environ.get(ENVIRONMENT_FOLDER)
+    return Path(own).expanduser() if own else _user_cache() / "ppt" / "weights"
+
+
+def folders() -> list[Path]:
+    """Our own folders that weights are looked for in, the first one first."""
+    return list(dict.fromkeys([destination(), _user_cache() / "ppt" / "weights", SHIPPED]))
+
+
+def locate(checkpoint: Checkpoint) -> Path | None:
+    """The first file on this machine that has the checkpoint's name; its content is not looked at."""
+    return next(iter([*_in_folders(checkpoint), *_in_caches(checkpoint)]), None)
 
 
 def resolve(checkpoint: Checkpoint, given: Path | str | None = None) -> tuple[Path, str]:
     """Where a checkpoint lies on this machine, and its sha256.
 
     given: the user's own path; it alone is tried, and its content is the user's choice (not compared with the
-    published sha256). Otherwise the `PPT_WEIGHTS` folder, then the shipped one; there the sha256 must match.
-    Raises WeightsError naming the files looked for, the sha256 and the remedy.
+    published sha256). Otherwise our folders, where the sha256 must match, then other programs' caches.
+    Raises WeightsError naming the file and the folders looked in, the sha256 and the remedy.
     """
     if given is not None:
         path = Path(given).expanduser()
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file ({checkpoint.name}); {_how_to_get(checkpoint)}")
         return path, file_sha256(path)
-    folders = [Path(os.environ[ENVIRONMENT_FOLDER])] if os.environ.get(ENVIRONMENT_FOLDER) else []
-    names = (checkpoint.file, *checkpoint.also)
-    candidates = [folder / name for folder in [*folders, SHIPPED] for name in names]
-    for path in candidates:
-        if path.is_file():
-            return path, verify(path, checkpoint)
-    looked = ", ".join(str(path) for path in candidates)
-    raise WeightsError(
-        f"weights of {checkpoint.name} are missing: {checkpoint.file} (looked for {looked}); "
-        f"{_how_to_get(checkpoint)}"
-    )
+    found = find(checkpoint)
+    if found is None:
+        looked = ", ".join(str(folder) for folder in folders())
+        raise WeightsError(
+            f"weights of {checkpoint.name} are missing: no {checkpoint.file} in {looked} or the caches of "
+            f"other programs; {_how_to_get(checkpoint)}"
+        )
+    return found
+
+
+def find(checkpoint: Checkpoint) -> tuple[Path, str] | None:
+    """Where a checkpoint lies in our folders or another program's cache, and its sha256; None for nowhere.
+
+    Raises WeightsError for a file in our folders that claims to be the published one and is not.
+    """
+    for path in _in_folders(checkpoint):
+        claims = checkpoint.claimed_by(path)
+        return path, verify(path, checkpoint) if claims else file_sha256(path)
+    for path in _in_caches(checkpoint):
+        sha256 = file_sha256(path)
+        if sha256 == checkpoint.sha256 or not checkpoint.claimed_by(path):
+            return path, sha256
+    return None
+
+
+def _in_folders(checkpoint: Checkpoint) -> Iterator[Path]:
+    names = (checkpoint.file, *_name_at_source(checkpoint), *checkpoint.also)
+    return (folder / name for folder in folders() for name in names if (folder / name).is_file())
+
+
+def _in_caches(checkpoint: Checkpoint) -> Iterator[Path]:
+    """Copies that other programs have downloaded, under the names those give them."""
+    if checkpoint.hub:
+        snapshots = _hub_cache() / f"models--{checkpoint.hub.replace('/', '--')}" / "snapshots"
+        yield from (path for name in _ON_THE_HUB for path in sorted(snapshots.glob(f"*/{name}")))
+    for name in _name_at_source(checkpoint):
+        caches = (Path.home() / ".cache" / "clip", Path(torch.hub.get_dir()) / "checkpoints")
+        yield from (folder / name for folder in caches if (folder / name).is_file())
+
+
+def _name_at_source(checkpoint: Checkpoint) -> list[str]:
+    """What the file is called where it is published, if that tells it from others."""
+    name = checkpoint.url.rpartition("/")[2]
+    return [name] if name and name not in _ON_THE_HUB else []
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps what it has downloaded."""
+    home = os.environ.get("HF_HOME") or _user_cache() / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
 
 
 def _how_to_get(checkpoint: Checkpoint) -> str:
@@ -180,7 +215,8 @@ def read_json(path: Path | str) -> dict:
 
 
 def read_state_dict(path: Path | str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint on the CPU, by name: .safetensors, or a torch file (`weights_only`).
+    """The tensors of a checkpoint on the CPU, by name: .safetensors, a torch file (`weights_only`), or the
+    parameters and buffers of a TorchScript archive, whose code is not read.
 
     A training checkpoint's {"state_dict": ...} is unwrapped and a `module.` prefix removed. There is no
     fallback to unrestricted unpickling. Raises WeightsError naming the file.
@@ -189,13 +225,15 @@ def read_state_dict(path: Path | str) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             found = load_file(path, device="cpu")
+        elif torchscript.is_archive(path):
+            found = torchscript.state_dict(path)
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} cannot be read as weights ({reason}); expected .safetensors, or a state dict written by "
-            "torch.save: code in a checkpoint (pickled objects, TorchScript) is never run, convert it first"
+            "torch.save or torch.jit.save: code in a checkpoint is never run"
         ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]

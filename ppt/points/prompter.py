@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from ppt.config import PointsConfig
 from ppt.points import from_maps
 from ppt.points.examples import answers
 from ppt.points.generator import PointGenerator
 from ppt.points.scene import Example, collate
 from ppt.prompting import Look, Prompt
+from ppt.settings import PointsConfig
 from ppt.types import PointSet, RelevanceMap
 
 

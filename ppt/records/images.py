@@ -1,6 +1,7 @@
 """The gate every image passes, and the one place where a file becomes pixels: 8-bit RGB, by the rules below.
 
 - Only regular files are opened, so a pipe or a device never blocks; links must stay inside the pairs folder.
+  `a.tar/b.jpg` is read from within the tar.
 - The size is read from the header and capped before anything is decoded; a truncated file is refused.
 - The format is what the bytes say. Of an animation or a multi-page file the first frame is taken.
 - EXIF orientation is ignored (as COCO does) or applied, by policy, for every format alike.
@@ -10,19 +11,21 @@
 """
 
 import hashlib
+import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, TiffImagePlugin
+
+from ppt.records import tar_members
 
 SUFFIXES = {
     "BMP": (".bmp", ".dib"),
@@ -119,9 +122,11 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(root: Path, image: str, follow_links: bool) -> Iterator[BufferedReader]:
-    """The regular file `root / image`, opened so that nothing can block."""
-    path = root / image
+def _opened(root: Path, image: str, follow_links: bool) -> Iterator[io.BufferedReader | io.BytesIO]:
+    """The regular file `root / image`, or the member of a tar there, opened so that nothing can block."""
+    inside = tar_members.split_path(image)
+    inside = inside if inside and (root / inside[0]).is_file() else None  # a folder may be called a.tar
+    path = root / (inside[0] if inside else image)
     try:
         if not follow_links and not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
             raise ImageError("outside", f"{image} leads out of its folder; records.follow_links allows links")
@@ -129,11 +134,12 @@ def _opened(root: Path, image: str, follow_links: bool) -> Iterator[BufferedRead
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
             _check_regular(image, os.fstat(descriptor))
-            yield file
+            yield io.BytesIO(tar_members.content(descriptor, path, inside[1])) if inside else file
     except ImageError:
         raise
-    except FileNotFoundError as error:
-        raise ImageError("missing", f"{image} does not exist") from error
+    except (FileNotFoundError, tar_members.TarError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not there: {error}"
+        raise ImageError("missing", f"{image} {reason}") from error
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a usable path"
         raise ImageError("unreadable", f"{image} cannot be read: {reason}") from error

@@ -1,15 +1,16 @@
-"""The user's PAIRS file: JSON lines or CSV, one image and one sentence a row.
+"""Pairs, row by row: the user's PAIRS file (JSON lines or CSV), and what every row of any data set must be.
 
 Columns: `image` (path relative to the file's folder) and `text`; optional `id` (else derived from both),
 `split`, `source`, and `kind` (a group to break scores down by). Other columns are ignored. A bad row is
-refused with its line number and the rest is read; only a file that cannot be pairs at all raises.
+refused, by its line or wherever it stands, and the rest is read; only a file that cannot be pairs at all
+raises.
 """
 
 import csv
 import hashlib
 import io
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias, get_args
@@ -20,7 +21,8 @@ from ppt.types import Pair, Source
 
 MAX_PATH = 4096  # bytes
 
-RawRow: TypeAlias = tuple[int, dict[str, Any] | RowError]  # line number, the columns or why there are none
+RawRow: TypeAlias = tuple[str, dict[str, Any] | RowError]  # where, the columns or why there are none
+Numbered: TypeAlias = tuple[int, dict[str, Any] | RowError]
 
 
 class PairsError(ValueError):
@@ -31,10 +33,11 @@ class PairsError(ValueError):
 class Row:
     """One row: a `pair`, or None, and then `error` (a short code) and `message` say why it is refused.
 
-    A refused row keeps what could be read of it; the rest of its columns are "".
+    where: "line 7", or another place of its own. A refused row keeps what could be read of it; the rest of
+    its columns are "".
     """
 
-    line: int
+    where: str
     id: str
     split: str
     source: str
@@ -44,21 +47,24 @@ class Row:
     message: str = ""
 
 
-def read(path: Path) -> list[Row]:
-    """Every row in file order; of rows with one id the first is kept. Raises PairsError before any row."""
+def read(path: Path) -> list[RawRow]:
+    """Every row of a PAIRS file, in its order, by line. Raises PairsError where there can be none."""
     try:
         content = jsonlines.read_bytes(path)
     except ValueError as error:
         raise PairsError(f"pairs: {error}") from error
-    raw = _json_rows(content, path) if _is_json(content, path) else _csv_rows(content, path)
+    rows = _json_rows(content, path) if _is_json(content, path) else _csv_rows(content, path)
+    return [(f"line {line}", row) for line, row in rows]
+
+
+def checked(raw: Iterable[RawRow]) -> list[Row]:
+    """The rows in their order, each a pair or refused; of those with one id the first is kept."""
     rows: list[Row] = []
-    first_lines: dict[str, int] = {}
-    for line, value in raw:
-        row = _checked(line, value)
-        if row.pair is not None:
-            first = first_lines.setdefault(row.id, line)
-            if first != line:
-                row = _refused(row, RowError("duplicate_id", f"id {row.id!r} is that of line {first}"))
+    first: dict[str, str] = {}
+    for where, value in raw:
+        row = _checked(where, value)
+        if row.pair is not None and first.setdefault(row.id, where) != where:
+            row = _refused(row, RowError("duplicate_id", f"id {row.id!r} is that of {first[row.id]}"))
         rows.append(row)
     return rows
 
@@ -104,7 +110,7 @@ def _is_json(content: bytes, path: Path) -> bool:
     return suffix != ".csv" and content.removeprefix(jsonlines.BYTE_ORDER_MARK).lstrip().startswith(b"{")
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[RawRow]:
+def _json_rows(content: bytes, path: Path) -> Iterator[Numbered]:
     rows = list(jsonlines.parse(content))
     objects = [row for _, row in rows if not isinstance(row, RowError)]
     if not objects:
@@ -117,7 +123,7 @@ def _json_rows(content: bytes, path: Path) -> Iterator[RawRow]:
     yield from rows
 
 
-def _csv_rows(content: bytes, path: Path) -> Iterator[RawRow]:
+def _csv_rows(content: bytes, path: Path) -> Iterator[Numbered]:
     # Spreadsheets write a byte order mark. Bytes that are not UTF-8 become surrogates, to be refused by row.
     text = content.removeprefix(jsonlines.BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -152,8 +158,8 @@ def _csv_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any] | Ro
     return {name: cell for name, cell in zip(header, cells, strict=True) if cell != ""}
 
 
-def _checked(line: int, value: dict[str, Any] | RowError) -> Row:
-    row = Row(line, "", "", "", "", None)
+def _checked(where: str, value: dict[str, Any] | RowError) -> Row:
+    row = Row(where, "", "", "", "", None)
     try:
         if isinstance(value, RowError):
             raise value
@@ -182,7 +188,7 @@ def _known_source(name: str) -> Source:
 
 
 def _refused(row: Row, error: RowError) -> Row:
-    return replace(row, pair=None, error=error.error, message=f"line {row.line}: {error}")
+    return replace(row, pair=None, error=error.error, message=f"{row.where}: {error}")
 
 
 def _text(value: Mapping[str, Any], name: str, default: str | None = None) -> str:

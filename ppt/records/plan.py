@@ -26,10 +26,12 @@ def shards(rows: Sequence[Row], contents: Mapping[str, str | None], size: int) -
     return planned
 
 
-def names(rows: Sequence[Row]) -> dict[int, str]:
-    """Line -> name in the plan and among the failures: the id, or the line where no id is the row's own."""
+def names(rows: Sequence[Row]) -> dict[str, str]:
+    """Where a row stands -> its name in the plan and among the failures: the id, or where it stands if no id
+    is the row's own.
+    """
     taken = {row.id for row in rows if row.pair is not None}
     return {
-        row.line: row.id if row.pair is not None or (row.id and row.id not in taken) else f"line {row.line}"
+        row.where: row.id if row.pair is not None or (row.id and row.id not in taken) else row.where
         for row in rows
     }

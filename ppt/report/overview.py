@@ -9,11 +9,15 @@ import numpy as np
 from markupsafe import Markup
 
 from ppt.config import fingerprint
+from ppt.metrics import groups as metric_groups
 from ppt.report import charts, figures, words
 from ppt.report.cards import status
 from ppt.report.gather import Run
 
-_COLUMNS = {"n": "n", "missing": "missing", "miou": "mIoU", "oiou": "oIoU", "pointm": "PointM", "nta": "NTA"}
+_COLUMNS = {
+    "n": "n", "missing": "missing", "miou": "mIoU", "oiou": "oIoU", "pointm": "PointM", "nta": "NTA",
+    "giou": "gIoU", "n_acc": "N-acc", "t_acc": "T-acc",
+}  # fmt: skip
 _PLOTTED = {
     "predicted_iou": "Predicted IoU",
     "stability": "Stability",
@@ -78,11 +82,16 @@ def metrics(run: Run) -> dict[str, Any]:
             "cells": [_value(row.get(key)) for key in keys],
         }
         for group, rows in groups
-        for position, (name, row) in enumerate(sorted(rows.items()))
+        for position, (name, row) in enumerate(
+            sorted(rows.items(), key=lambda row: metric_groups.rank(row[0]))
+        )
     ]
-    conventions = sorted(run.metrics.get("conventions", {}).items())
+    conventions = dict(run.metrics.get("conventions", {}))
+    drawn = run.metrics.get("segmenter", {}).get("conventions", {})
+    if drawn:
+        conventions["binarisation, segmenter"] = drawn["binarisation"]
     columns = [_COLUMNS.get(key, key.replace("prec@", "P@")) for key in keys]
-    told = [(words.plain(name), _setting(value)) for name, value in conventions]
+    told = [(words.plain(name), _setting(value)) for name, value in sorted(conventions.items())]
     return {"columns": columns, "rows": table, "conventions": told}
 
 

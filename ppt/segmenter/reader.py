@@ -1,5 +1,6 @@
 """A trained segmenter in use, and on disk: one shard of an artifact, without CLIP's own weights or SAM's."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,15 @@ class Prediction:
 @dataclass(frozen=True)
 class Reader:
     """A segmenter in evaluation mode, the CLIP whose towers it stands between, the side of the square, in
-    pixels, that it reads, and the SAM that draws where it points.
+    pixels, that it reads, and the SAM that draws where it points. threshold: the probability, in (0, 1),
+    above which a pixel is in a mask that the segmenter draws itself.
     """
 
     clip: StagedModel
     segmenter: Segmenter
     size: int
     sam: PromptableModel | None = None
+    threshold: float = 0.5
 
     @torch.inference_mode()
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> list[Prediction]:
@@ -59,7 +62,7 @@ class Reader:
             canvas = Canvas(self.sam, self.sam.embed(image), frame)
         looked, found = self._looked(image), list[Prediction]()
         for seen in self._seen(looked, texts):
-            found.append(self._drawn(seen, canvas) if canvas else _opened(seen, frame))
+            found.append(self._drawn(seen, canvas) if canvas else _opened(seen, frame, self.threshold))
         return found
 
     @torch.inference_mode()
@@ -120,12 +123,15 @@ class Reader:
             yield self.segmenter.read(looked, self.clip.tokens([text]), first)
 
 
-def _opened(seen: Seen, frame: Frame) -> Prediction:
-    """The mask that the logits of one sentence come to."""
+def _opened(seen: Seen, frame: Frame, threshold: float) -> Prediction:
+    """The mask that the logits of one sentence come to. They are enlarged, and then cut: CRIS and ETRIS, from
+    whom the switch is, enlarge probabilities.
+    """
     share = _plane(seen.logits[:, 0].sigmoid())
-    inside = share[share > 0.5]
+    inside = share[share > threshold]
     sure = float(inside.mean()) if len(inside) else 0.0
-    return Prediction(rle.encode(frame.opened(_plane(seen.logits[:, 0])) > 0), sure)
+    least = math.log(threshold / (1 - threshold))
+    return Prediction(rle.encode(frame.opened(_plane(seen.logits[:, 0])) > least), sure)
 
 
 def _plane(map: Float[torch.Tensor, "1 g g"]) -> Float[np.ndarray, "g g"]:

@@ -1,6 +1,7 @@
 """The command line by its contract: commands and what they leave, plans, quiet repeats, and starting over."""
 
 import json
+import re
 from pathlib import Path
 
 from fixtures.pictures import read_rows, write_rows
@@ -152,14 +153,25 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(command, pictures, whole, 
     assert "3 shards of 2 images" in said.out
     for stage in STAGES[:4]:
         assert any(line.startswith(stage) and line.endswith("to do") for line in said.out.splitlines())
-    assert f"evaluate   against {pictures / 'truth.jsonl'}" in said.out
+    true = len(read_rows(pictures / "truth.jsonl"))
+    assert f"evaluate    against {true} true masks" in said.out
+    assert re.search(r"^in all +[\d.]+ [TG]FLOP: .* at [\d,]+ GFLOP/s, measured here", said.out, re.MULTILINE)
+    assert re.search(r"^disk +about .* free at .*: enough$", said.out, re.MULTILINE)
+    assert f"missing     1 images: {'y' * 300}" in said.out
 
 
 def test_a_dry_run_tells_of_the_segmenter_where_one_is_trained(command, whole):
     said = command(*whole, "--dry-run", "--set", "with_segmenter=true", "--set", "segmenter.steps=70")
-    assert "segmenter  70 steps of 16, about 14 KB and weights: to do" in said.out
-    assert "predictions 7 items, about 4 KB: to do" in said.out
+    assert re.search(r"^segmenter   70 steps, about 14 KB, \d.* to do$", said.out, re.MULTILINE)
+    assert re.search(r"^predictions 7 items, about 4 KB, \d.* to do$", said.out, re.MULTILINE)
+    assert re.search(r"^cache +none: SAM sees an image 2 times; .* save \d+%", said.out, re.MULTILINE)
     assert "segmenter" not in command(*whole, "--dry-run").out
+
+
+def test_a_dry_run_names_the_weights_that_are_missing(command, whole):
+    said = command(*whole, "--dry-run", "--set", "sam.model=vit_b")
+    assert "missing     weights of sam vit_b: " in said.out
+    assert "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912" in said.out
 
 
 def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
@@ -167,7 +179,7 @@ def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
     before = times(tmp_path / "out")
     (tmp_path / "out" / "labels" / "index.json").unlink()
     said = command(*whole, "--dry-run")
-    assert "masks      7 items" in said.out
+    assert "masks       7 items" in said.out
     assert said.out.count("complete, 1 shards") == 3
     assert "1 of 1 shards done" in said.out
     assert {p: t for p, t in before.items() if p.name != "index.json" or "labels" not in str(p)} == times(

@@ -8,8 +8,9 @@ from PIL import Image
 
 from pipelines import s0_records
 from ppt import rle
-from ppt.config import Config, ConfigError, RecordsConfig
+from ppt.config import Config, ConfigError
 from ppt.records.pairs import PairsError, derived_id
+from ppt.settings import RecordsConfig
 from ppt.store import Artifact, StaleArtifact
 from ppt.types import Record
 

@@ -300,17 +300,17 @@ def test_a_named_architecture_takes_a_local_file(small_vit_b_16, tmp_path):
 
 
 def test_a_tag_brings_its_activation(small_vit_b_16, tmp_path, monkeypatch):
-    net, _ = named_file(tmp_path, "ViT-B-16.openai.pt", quick_gelu=True)
+    net, _ = named_file(tmp_path, "ViT-B-16.openai.bin", quick_gelu=True)
     monkeypatch.setenv("PPT_WEIGHTS", str(tmp_path))
     tokens = open_clip.SimpleTokenizer(context_length=16)(["a dog"])
     with torch.inference_mode():
         expected = net.encode_text(tokens, normalize=True).numpy()
-    for choice in ("openai", tmp_path / "ViT-B-16.openai.pt"):
+    for choice in ("openai", tmp_path / "ViT-B-16.openai.bin"):
         np.testing.assert_allclose(
             load_clip("ViT-B-16", choice, "cpu").encode_texts(["a dog"])[0], expected, atol=1e-6
         )
     plain = tmp_path / "renamed.pt"
-    plain.write_bytes((tmp_path / "ViT-B-16.openai.pt").read_bytes())
+    plain.write_bytes((tmp_path / "ViT-B-16.openai.bin").read_bytes())
     assert np.abs(load_clip("ViT-B-16", plain, "cpu").encode_texts(["a dog"])[0] - expected).max() > 1e-5
 
 
@@ -318,7 +318,7 @@ def test_a_missing_tag_names_the_file_and_the_command(small_vit_b_16, tmp_path, 
     monkeypatch.setenv("PPT_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError) as raised:
         load_clip("ViT-B-16", "openai", "cpu")
-    for part in (str(tmp_path / "ViT-B-16.openai.safetensors"), "curl -L -o ViT-B-16.openai", "https://"):
+    for part in (str(tmp_path), "ViT-B-16.openai.pt", "`ppt weights fetch ViT-B-16.openai`", "https://"):
         assert part in str(raised.value)
 
 

@@ -190,7 +190,8 @@ def test_loading_leaves_the_global_generator_alone(path):
 
 def test_missing_and_unfitting_weights_are_errors(path, tmp_path, monkeypatch):
     monkeypatch.delenv("PPT_WEIGHTS", raising=False)
-    with pytest.raises(WeightsError, match=r"sam_vit_b_01ec64\.pth.*ec2df627.*curl"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"sam_vit_b_01ec64\.pth.*ec2df627.*`ppt weights fetch vit_b`"):
         load_sam("vit_b", None, "cpu")
     with pytest.raises(WeightsError, match=r"absent\.pth"):
         load_sam("vit_h", tmp_path / "absent.pth", "cpu")

@@ -12,11 +12,28 @@ from ppt.backbones.weights import Checkpoint, WeightsError
 
 CONTENT = b"the published bytes"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-PUBLISHED = Checkpoint("toy", "toy.bin", "fetch it with `curl toy`", sha256=DIGEST, size=len(CONTENT))
+PUBLISHED = Checkpoint(
+    "toy",
+    "toy.bin",
+    "fetch it with `ppt weights fetch toy`",
+    sha256=DIGEST,
+    size=len(CONTENT),
+    url="https://example.org/original.pth",
+    hub="somebody/toy-1",
+)
 
 
 @pytest.fixture
-def folders(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch):
+    """An empty home, with no caches anywhere else."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("PPT_WEIGHTS", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def folders(home, tmp_path, monkeypatch):
     """An empty PPT_WEIGHTS folder and an empty shipped folder."""
     own, shipped = tmp_path / "own", tmp_path / "shipped"
     own.mkdir()
@@ -42,7 +59,7 @@ def test_missing_names_every_place_the_sha256_and_the_remedy(folders):
     with pytest.raises(WeightsError) as raised:
         weights.resolve(PUBLISHED)
     message = str(raised.value)
-    for part in (str(own / "toy.bin"), str(shipped / "toy.bin"), DIGEST, "curl toy"):
+    for part in ("toy.bin", str(own), str(shipped), DIGEST, "`ppt weights fetch toy`"):
         assert part in message
 
 
@@ -69,6 +86,73 @@ def test_an_altered_published_file_is_refused_with_both_digests(folders):
         weights.resolve(PUBLISHED)
 
 
+CACHES = {
+    "our own": ".cache/ppt/weights/toy.bin",
+    "our own, as it was downloaded": ".cache/ppt/weights/original.pth",
+    "OpenAI's": ".cache/clip/original.pth",
+    "torch's": ".cache/torch/hub/checkpoints/original.pth",
+    "the hub's": ".cache/huggingface/hub/models--somebody--toy-1/snapshots/1/open_clip_pytorch_model.bin",
+}
+
+
+def put(path, content=CONTENT):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_what_was_downloaded_before_is_found(home, cache):
+    assert weights.locate(PUBLISHED) is None
+    path = put(home / CACHES[cache])
+    assert weights.locate(PUBLISHED) == path
+    assert weights.resolve(PUBLISHED) == (path, DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("variable", "below"),
+    [
+        ("XDG_CACHE_HOME", "ppt/weights/toy.bin"),
+        ("XDG_CACHE_HOME", "torch/hub/checkpoints/original.pth"),
+        ("XDG_CACHE_HOME", "huggingface/hub/models--somebody--toy-1/snapshots/1/open_clip_model.safetensors"),
+        ("HF_HOME", "hub/models--somebody--toy-1/snapshots/1/open_clip_model.safetensors"),
+        ("HF_HUB_CACHE", "models--somebody--toy-1/snapshots/1/open_clip_model.safetensors"),
+        ("TORCH_HOME", "hub/checkpoints/original.pth"),
+    ],
+)
+def test_caches_are_where_the_environment_says(home, monkeypatch, variable, below):
+    monkeypatch.setenv(variable, str(home / "elsewhere"))
+    path = put(home / "elsewhere" / below)
+    assert weights.resolve(PUBLISHED)[0] == path
+
+
+def test_what_lies_in_anothers_cache_by_our_name_but_is_not_it_is_passed_over(home):
+    put(home / CACHES["OpenAI's"], CONTENT[:-1])
+    with pytest.raises(WeightsError, match="missing"):
+        weights.resolve(PUBLISHED)
+    right = put(home / CACHES["torch's"])
+    assert weights.resolve(PUBLISHED)[0] == right
+
+
+def test_the_hubs_other_format_has_a_digest_of_its_own(home):
+    path = home / CACHES["the hub's"]
+    put(path.with_name("open_clip_model.safetensors"), b"the same weights, otherwise")
+    assert weights.resolve(PUBLISHED)[0].suffix == ".safetensors"
+
+
+def test_our_folders_come_before_anothers_cache(home):
+    for cache in ("OpenAI's", "our own"):
+        put(home / CACHES[cache])
+    assert weights.resolve(PUBLISHED)[0] == home / CACHES["our own"]
+
+
+def test_weights_are_fetched_to_the_folder_that_is_searched_first(home, monkeypatch):
+    assert weights.destination() == weights.folders()[0] == home / ".cache" / "ppt" / "weights"
+    monkeypatch.setenv("PPT_WEIGHTS", "~/mine")
+    assert weights.destination() == weights.folders()[0] == home / "mine"
+    assert home / ".cache" / "ppt" / "weights" in weights.folders()
+
+
 def test_a_path_given_by_the_user_is_not_compared_but_must_exist(folders, tmp_path):
     (tmp_path / "mine.bin").write_bytes(b"mine")
     assert weights.resolve(PUBLISHED, tmp_path / "mine.bin")[1] == hashlib.sha256(b"mine").hexdigest()
@@ -76,20 +160,6 @@ def test_a_path_given_by_the_user_is_not_compared_but_must_exist(folders, tmp_pa
     (own / "toy.bin").write_bytes(CONTENT)
     with pytest.raises(WeightsError, match=rf"absent\.bin.*{DIGEST}"):
         weights.resolve(PUBLISHED, tmp_path / "absent.bin")
-
-
-@pytest.mark.parametrize("model", ["vit_b", "vit_l", "vit_h"])
-def test_official_sam_is_published_with_url_and_sha256(model):
-    checkpoint = weights.official_sam(model)
-    assert checkpoint.file.startswith(f"sam_{model}_")
-    assert checkpoint.sha256 is not None
-    assert len(checkpoint.sha256) == 64
-    assert f"https://dl.fbaipublicfiles.com/segment_anything/{checkpoint.file}" in checkpoint.remedy
-
-
-def test_unknown_sam_is_refused():
-    with pytest.raises(WeightsError, match="vit_xxl"):
-        weights.official_sam("vit_xxl")
 
 
 def test_embedded_reads_the_committed_list(folders):

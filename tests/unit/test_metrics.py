@@ -1,15 +1,19 @@
 """Metrics: values worked by hand, properties, and what an error says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from ppt import metrics, rle
 from ppt.metrics import THRESHOLDS, Conventions, Sample, Score, point_hits, score, summarise
+from ppt.metrics.conventions import above, differences
+from ppt.metrics.samples import squashed
 from ppt.types import PointSet
 
 COMMON = Conventions(empty="zero", at_least=True)
@@ -32,9 +36,9 @@ def sample(truth, prediction, prompt=None, id="a", **groups):
     return Sample(id, truth, prediction, prompt, **groups)
 
 
-def scored(intersection, union, id="a", **more):
+def scored(intersection, union, id="a", **groups):
     iou = intersection / union
-    return Score(id, intersection, union, iou, **{"pointm": False, "missing": False, **more})
+    return Score(id, intersection, union, iou, pointm=False, missing=False, groups=groups)
 
 
 def test_a_hand_worked_set():
@@ -131,6 +135,11 @@ def test_groups_are_summarised_apart_and_kinds_only_where_given():
     assert "by_kind" not in found
     kinds = metrics.report([*scores, scored(1, 1, kind="colour")], COMMON)["by_kind"]
     assert {kind: values["n"] for kind, values in kinds.items()} == {"colour": 1}
+    more = [scored(1, 2, size="small", length="3-5"), scored(1, 1, size="small", length="")]
+    found = metrics.report(more, COMMON)
+    assert (found["by_size"]["small"]["n"], found["by_size"]["small"]["miou"]) == (2, 0.75)
+    assert {name: one["n"] for name, one in found["by_length"].items()} == {"3-5": 1}
+    assert not {"by_position", "by_distractors"} & set(found)
 
 
 def test_every_switch_is_named_with_the_scores():
@@ -149,6 +158,69 @@ def test_every_switch_is_named_with_the_scores():
     assert told["empty rule"].endswith("is 1")
     assert COMMON.describe()["Prec@X"].endswith("IoU >= X")
     assert "[0, 1]" in told["scale"]
+    other = Conventions("one", False, "first_sentence", "REFER's `sent`", 480, "probability > 0.35", "once")
+    same = [name for name in switches if other.describe()[name] == COMMON.describe()[name]]
+    assert same == []
+    assert other.line() == (
+        "per first sentence, REFER's `sent`, at 480x480, probability > 0.35, empty = 1, IoU > X, overlap == 1"
+    )
+
+
+def test_two_evaluations_compare_where_no_switch_differs():
+    mine, theirs = COMMON.describe(), OTHER.describe()
+    assert [line.split(":")[0] for line in differences(mine, theirs)] == ["empty rule", "Prec@X"]
+    assert differences(mine, {**mine, "PointM": "another wording of what is no switch"}) == []
+    assert differences(mine, {}) != []
+
+
+def test_what_sam_draws_compares_with_what_is_cut_but_two_cuts_do_not():
+    cuts = [replace(COMMON, binarisation=above(threshold)).describe() for threshold in (0.35, 0.5)]
+    assert differences(COMMON.describe(), cuts[0]) == differences(cuts[0], COMMON.describe()) == []
+    assert differences(*cuts) == ["binarisation: probability > 0.35 (here), probability > 0.5 (there)"]
+
+
+def test_a_scores_row_says_the_whole_score():
+    one = score(sample(box(0, 0, 2, 2), box(0, 0, 1, 2), image="5f", split="val"), COMMON)
+    row = one.to_json()
+    assert (row["split"], row["image"], row["target"], row["empty"]) == ("val", "5f", True, False)
+    assert Score.from_json(row) == one
+
+
+def test_giou_counts_what_is_rightly_empty_and_no_lost_prediction():
+    """Two sentences without a target, one answered with nothing, one with four pixels; a third one lost. Of
+    two with a target one has IoU 1/2 and one an empty mask: gIoU (1 + 0 + 0 + 1/2 + 0) / 5.
+    """
+    empty, thing = box(0, 0, 0, 0), box(0, 0, 2, 4)
+    drawn = [
+        (empty, empty),
+        (empty, box(0, 0, 2, 2)),
+        (empty, None),
+        (thing, box(0, 0, 2, 2)),
+        (thing, empty),
+    ]
+    for conventions in (COMMON, OTHER):
+        found = summarise([score(sample(t, p), conventions) for t, p in drawn], conventions)
+        assert found["giou"] == pytest.approx(1.5 / 5)
+        assert found["n_acc"] == pytest.approx(1 / 3)
+        assert found["t_acc"] == 0.5
+        assert found["missing"] == 1
+    lost = summarise([score(sample(empty, empty), COMMON), score(sample(thing, None), COMMON)], COMMON)
+    assert (lost["n_acc"], lost["t_acc"]) == (1.0, 0.0)
+
+
+def test_giou_is_reported_where_something_is_not_meant():
+    thing = score(sample(box(0, 0, 2, 2), box(0, 0, 2, 2)), COMMON)
+    assert not {"giou", "n_acc", "t_acc"} & set(summarise([thing], COMMON))
+    nothing = score(sample(box(0, 0, 0, 0), box(0, 0, 0, 0)), COMMON)
+    assert summarise([nothing], COMMON)["giou"] == 1.0
+    assert "t_acc" not in summarise([nothing], COMMON)
+
+
+@settings(deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))), st.integers(1, 60))
+def test_a_mask_is_squashed_as_pil_does_it(mask, side):
+    expected = Image.fromarray(mask.astype(np.uint8)).resize((side, side), Image.Resampling.NEAREST)
+    assert (squashed(rle.encode(mask), side) == np.asarray(expected)).all()
 
 
 @given(MASKS)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ppt.config import PointsConfig
 from ppt.points.generator import PointGenerator
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
+from ppt.settings import PointsConfig
 from ppt.types import DenseFeatures, RelevanceMap
 
 

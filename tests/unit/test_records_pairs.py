@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppt.records import pairs
 from ppt.records.jsonlines import RowError
-from ppt.records.pairs import PairsError, check_image_path, derived_id, read, select
+from ppt.records.pairs import PairsError, check_image_path, checked, derived_id, select
 from ppt.types import Pair
 
 GOOD = {"image": "a.jpg", "text": "left dog", "id": "1"}
@@ -17,6 +18,10 @@ def written(tmp_path, content, name="pairs.jsonl"):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def read(path):
+    return checked(pairs.read(path))
 
 
 def lines(*rows):
@@ -30,7 +35,10 @@ def test_json_lines_with_all_and_with_few_columns(tmp_path):
         Pair("1", "a.jpg", "left dog", "val", "object_centric"),
         Pair(derived_id("b/c.png", "the sky"), "b/c.png", "the sky"),
     ]
-    assert [(row.line, row.split, row.kind) for row in rows] == [(1, "val", "name"), (3, "", "")]
+    assert [(row.where, row.split, row.kind) for row in rows] == [
+        ("line 1", "val", "name"),
+        ("line 3", "", ""),
+    ]
 
 
 def test_csv_reads_the_same_pairs_as_json_lines(tmp_path):
@@ -40,7 +48,7 @@ def test_csv_reads_the_same_pairs_as_json_lines(tmp_path):
         Pair("1", "a.jpg", 'a "big" dog,\nleft', "val"),
         Pair(derived_id("b.jpg", "the sky"), "b.jpg", "the sky"),
     ]
-    assert [row.line for row in rows] == [2, 5]
+    assert [row.where for row in rows] == ["line 2", "line 5"]
 
 
 def test_spreadsheets_byte_order_mark_is_accepted_in_csv_and_crlf_in_both(tmp_path):
@@ -97,13 +105,13 @@ def test_bytes_that_are_not_utf8_cost_one_row(tmp_path):
     assert [row.error for row in read(written(tmp_path, content))] == ["", "bad_utf8"]
     table = b"image,text\na.jpg,dog\nb.jpg,caf\xe9\n"
     rows = read(written(tmp_path, table, "pairs.csv"))
-    assert [(row.error, row.line) for row in rows] == [("", 2), ("bad_utf8", 3)]
+    assert [(row.error, row.where) for row in rows] == [("", "line 2"), ("bad_utf8", "line 3")]
 
 
 @pytest.mark.parametrize("bad", ["a.jpg", "a.jpg,dog,1,2", 'a.jpg,"dog"x,1'])
 def test_csv_rows_of_another_width_or_with_broken_quotes_are_refused(tmp_path, bad):
     rows = read(written(tmp_path, f"image,text,id\n{bad}\na.jpg,left dog,1\n", "pairs.csv"))
-    assert [(row.error, row.line) for row in rows] == [("bad_csv", 2), ("", 3)]
+    assert [(row.error, row.where) for row in rows] == [("bad_csv", "line 2"), ("", "line 3")]
 
 
 def test_of_two_rows_with_one_id_the_first_is_kept(tmp_path):
@@ -181,15 +189,15 @@ def test_select_by_split_then_limit_keeping_rows_of_unknown_split(tmp_path):
             ),
         )
     )
-    assert [row.line for row in select(rows)] == [1, 2, 3, 4, 5, 6, 7]
-    assert [row.line for row in select(rows, ["v"])] == [2, 4, 5, 6]
-    assert [row.line for row in select(rows, ["v"], limit=2)] == [2, 4]
+    assert [row.where for row in select(rows)] == [f"line {n}" for n in range(1, 8)]
+    assert [row.where for row in select(rows, ["v"])] == [f"line {n}" for n in (2, 4, 5, 6)]
+    assert [row.where for row in select(rows, ["v"], limit=2)] == ["line 2", "line 4"]
     assert select(rows, ["test"], limit=1) == [rows[5]]
 
 
 def test_limit_counts_pairs_and_not_refused_rows(tmp_path):
     rows = read(written(tmp_path, lines({**GOOD, "text": ""}, GOOD, {**GOOD, "id": "2"})))
-    assert [row.line for row in select(rows, limit=1)] == [1, 2]
+    assert [row.where for row in select(rows, limit=1)] == ["line 1", "line 2"]
 
 
 def test_derived_ids_tell_image_from_text():

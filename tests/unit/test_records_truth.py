@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ppt import rle
-from ppt.records.truth import TruthError, read
+from ppt.records import truth
+from ppt.records.truth import TruthError
 
 SQUARE = np.zeros((4, 6), bool)
 SQUARE[1:3, 2:5] = True
@@ -18,6 +19,10 @@ def written(tmp_path, *rows):
     path = tmp_path / "truth.jsonl"
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return path
+
+
+def read(path, sizes, left_out=(), once=False):
+    return truth.checked(truth.read(path), sizes, left_out, once)
 
 
 def row(id, segmentation=None):
@@ -73,7 +78,7 @@ def test_polygons_on_an_image_nobody_could_open_keep_their_area(tmp_path):
 def test_a_bad_row_is_refused_and_the_rest_is_read(tmp_path, bad, error, told):
     found, refused = read(written(tmp_path, row("a"), bad), SIZES)
     assert [truth.id for truth in found] == ["a"]
-    assert [(refusal.line, refusal.error) for refusal in refused] == [(2, error)]
+    assert [(refusal.where, refusal.error) for refusal in refused] == [("line 2", error)]
     assert refused[0].message.startswith("line 2: ")
     assert told in refused[0].message
 

@@ -1,0 +1,66 @@
+"""The layout of CRIS and ETRIS (`tools/data_process.py` there): REFER's sets as JSON, and masks as PNG.
+
+anns/refcoco/val.json              [{"img_name", "segment_id", "sentences": [{"sent_id", "sent"}], ...}]
+masks/refcoco/<segment_id>.png     0 outside, 255 inside, 254 where two polygons of the thing overlap
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ppt import rle
+from ppt.records.coco_images import file_name
+from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.jsonlines import RowError
+from ppt.records.pairs import PairsError, RawRow
+from ppt.rle import Rle
+from ppt.settings import RecordsConfig, SourceConfig
+
+TWICE = 254
+"""510 in eight bits: what is left of a pixel that two polygons cover."""
+
+
+def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
+    """The sentences of every split's JSON in `source.path`, a folder as anns/refcoco. Raises PairsError."""
+    folder = source.path
+    files = sorted(folder.glob("*.json"))
+    files = [path for path in files if path.stem in source.splits or not source.splits]
+    if not files:
+        raise PairsError(f"{folder}: no <split>.json of {source.splits or 'any split'} is there")
+    masks = folder.parent.parent / "masks" / folder.name
+    images = folder_of(source.images, folder.parent.parent / "images/train2014", "records.sources[].images")
+    named = functools.cache(lambda name: file_name(name, images))
+    mask = functools.lru_cache(maxsize=8)(_mask)  # sentences about one thing stand together
+    once, has_truth = records.overlap == "once", source.truth and masks.is_dir()
+    pairs: list[RawRow] = []
+    truth: list[RawRow] = []
+    for path in files:
+        for ref in rows_of(json_file(path, "a split as CRIS writes it"), "", path):
+            thing = ref.get("segment_id")
+            where = f"{folder.name} ref {thing}"
+            name = ref.get("img_name")
+            for sentence in rows_of(ref, "sentences", path):
+                row = {
+                    "id": f"{folder.name}-{sentence.get('sent_id')}",
+                    "image": named(name) if isinstance(name, str) else name,
+                    "text": sentence.get("sent"),
+                    "split": path.stem,
+                    "ref": where,
+                }
+                at = f"{where}, sentence {sentence.get('sent_id')}"
+                pairs.append((at, row))
+                if has_truth:
+                    drawn = functools.partial(mask, masks / f"{thing}.png", once)
+                    truth.append((at, {"id": row["id"], "ref": where, "segmentation": drawn}))
+    return DataSet(images, pairs, truth, tuple(files))
+
+
+def _mask(path: Path, once: bool) -> Rle:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            values = np.asarray(picture.convert("L"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RowError("bad_mask", f"{path.name} is no mask that can be read: {error}") from error
+    return rle.encode((values > 0) & ~(once & (values == TWICE)))

@@ -1,0 +1,152 @@
+"""REFER's layout: RefCOCO, RefCOCO+, G-Ref, RefClef (`refs(<by>).p`) and gRefCOCO (`grefs(<by>).json`).
+
+A folder holds the refs, each a thing and the sentences about it, and `instances.json`, COCO's annotations of
+the images (Kazemzadeh et al., EMNLP 2014; Yu et al., ECCV 2016; gRefCOCO: Liu et al., CVPR 2023, where a ref
+may name several annotations, or -1: there is no such thing in the image). Without `instances.json` there are
+pairs and no truth. A split is the ref's own word for it: RefClef has refs of "testBC", which REFER's code
+counts under testB and testC both.
+"""
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppt import rle
+from ppt.records import plain_pickle
+from ppt.records.coco_images import file_name
+from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.jsonlines import RowError
+from ppt.records.pairs import PairsError, RawRow
+from ppt.rle import Rle
+from ppt.settings import RecordsConfig, SourceConfig
+
+IMAGES = "images/mscoco/images/train2014"
+"""Where REFER keeps the photographs, beside the folders of its sets."""
+IMAGES_OF_REFCLEF = "images/saiapr_tc-12"
+NO_THING = -1
+"""The annotation of a gRefCOCO sentence that nothing in its image answers."""
+
+
+def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
+    """The sentences of the refs in `source.path`, and their masks. Raises PairsError."""
+    folder = source.path
+    path, refs = _refs(folder, source.by)
+    usual = folder.parent / (IMAGES_OF_REFCLEF if folder.name == "refclef" else IMAGES)
+    images = folder_of(source.images, usual, "records.sources[].images")
+    annotated = folder / "instances.json"
+    known = _Instances(annotated, records.overlap == "once") if annotated.is_file() else None
+    named = functools.cache(lambda name: file_name(name, images))
+    pairs: list[RawRow] = []
+    truth: list[RawRow] = []
+    for number, ref in enumerate(refs):
+        where = f"{folder.name} ref {ref.get('ref_id', f'number {number}')}"
+        if source.splits and ref.get("split") not in source.splits:
+            continue
+        try:
+            name = named(known.name(ref) if known else _text(ref, "file_name"))
+            sentences = rows_of(ref, "sentences", path)
+        except (RowError, PairsError) as error:
+            pairs.append((where, RowError("bad_ref", str(error))))
+            continue
+        for sentence in sentences:
+            row = {
+                "id": f"{folder.name}-{sentence.get('sent_id')}",
+                "image": name,
+                "text": sentence.get(records.sentence),
+                "split": ref.get("split"),
+                "ref": where,
+            }
+            at = f"{where}, sentence {sentence.get('sent_id')}"
+            pairs.append((at, row))
+            if known and source.truth:
+                truth.append((at, {"id": row["id"], "ref": where} | known.masks(ref)))
+    return DataSet(images, pairs, truth, (path, annotated) if known else (path,))
+
+
+def _refs(folder: Path, by: str) -> tuple[Path, list[dict[str, Any]]]:
+    names = (f"refs({by}).p", f"refs({by}).json", f"grefs({by}).json")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        there = sorted(one.name for one in folder.glob("*refs(*")) if folder.is_dir() else []
+        raise PairsError(
+            f"{folder}: none of {', '.join(names)} is there; name the folder in records.sources[].path and"
+            f" whose split in records.sources[].by (there are: {', '.join(there) or 'none'})"
+        )
+    if path.suffix == ".json":
+        return path, rows_of(json_file(path, "gRefCOCO's refs"), "", path)
+    try:
+        return path, rows_of(plain_pickle.load(path), "", path)
+    except plain_pickle.PickleError as error:
+        raise PairsError(f"{path} is not read: {error}") from error
+
+
+class _Instances:
+    """The annotations of instances.json: what an image is called, and masks, made when they are asked for."""
+
+    def __init__(self, path: Path, once: bool) -> None:
+        found = json_file(path, "COCO's annotations, as REFER's instances.json")
+        self._images = {one.get("id"): one for one in rows_of(found, "images", path)}
+        self._annotations = {one.get("id"): one for one in rows_of(found, "annotations", path)}
+        self._alike: dict[tuple[Any, Any], list[Any]] = defaultdict(list)
+        for one in self._annotations.values():
+            if not one.get("iscrowd"):
+                self._alike[one.get("image_id"), one.get("category_id")].append(one.get("id"))
+        self._once = once
+        self._mask = functools.cache(self._made)
+
+    def name(self, ref: dict[str, Any]) -> str:
+        """The file name of a ref's image. Raises RowError where there is none."""
+        number = ref.get("image_id")
+        if number not in self._images:
+            raise RowError("bad_ref", f"instances.json knows no image {number!r:.80}")
+        return _text(self._images[number], "file_name")
+
+    def masks(self, ref: dict[str, Any]) -> dict[str, Any]:
+        """Of a ref: its mask, and those of the image's other things of its categories."""
+        own = _listed(ref.get("ann_id"))
+        if own == [NO_THING]:
+            return {"segmentation": functools.partial(self._nothing, ref.get("image_id"))}
+        categories = dict.fromkeys(_listed(ref.get("category_id")))
+        alike = [one for kind in categories for one in self._alike.get((ref.get("image_id"), kind), ())]
+        others: list[Callable[[], Rle]] = [
+            functools.partial(self._mask, one) for one in alike if one not in own
+        ]
+        return {"segmentation": functools.partial(self._together, tuple(own)), "distractors": others}
+
+    def _together(self, numbers: tuple[Any, ...]) -> Rle:
+        return rle.joined([self._mask(number) for number in numbers])
+
+    def _nothing(self, image: Any) -> Rle:
+        return rle.encode(np.zeros(self._size(image), bool))
+
+    def _size(self, image: Any) -> tuple[int, int]:
+        known = self._images.get(image, {})
+        height, width = known.get("height"), known.get("width")
+        if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+            raise RowError("bad_mask", f"instances.json gives image {image!r:.80} no size")
+        return height, width
+
+    def _made(self, number: Any) -> Rle:
+        annotation = self._annotations.get(number)
+        if annotation is None:
+            raise RowError("bad_mask", f"instances.json knows no annotation {number!r:.80}")
+        height, width = self._size(annotation.get("image_id"))
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
+            masks = [rle.from_json(one, height, width) for one in segmentation]  # as RefClef has them
+            return rle.joined(masks, self._once)
+        return rle.from_json(segmentation, height, width, self._once)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    if not isinstance(row.get(name), str):
+        raise RowError("bad_ref", f"{name} must be text, got {row.get(name)!r:.80}")
+    return row[name]

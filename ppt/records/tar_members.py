@@ -1,0 +1,57 @@
+"""Files inside uncompressed tars, read where they lie: `shard-000.tar/0001.jpg`. Nothing is unpacked.
+
+Only regular members exist here: a link, a device or a hole is none, so what is read cannot lie outside.
+"""
+
+import functools
+import os
+import tarfile
+from pathlib import Path
+
+
+class TarError(ValueError):
+    """A tar that cannot be read, or has no such member."""
+
+
+def split_path(image: str) -> tuple[str, str] | None:
+    """(path of the tar, name of the member) of `a.tar/b.jpg`; None for a path through no tar."""
+    before, found, member = image.partition(".tar/")
+    return (f"{before}.tar", member) if found and member else None
+
+
+def members(path: Path) -> dict[str, tuple[int, int]]:
+    """Name -> (offset, size) in bytes of every regular member, in order; of one name the first counts.
+
+    Raises TarError.
+    """
+    try:
+        status = path.stat()
+        return _members(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise TarError(f"{path.name} cannot be read: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _members(path: Path, changed: int, size: int) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                whole = member.isreg() and not member.issparse()
+                if whole and member.offset_data + member.size <= size:
+                    found.setdefault(member.name.removeprefix("./"), (member.offset_data, member.size))
+    except tarfile.TarError as error:
+        raise TarError(f"{path.name} is no tar that can be read: {error}") from error
+    return found
+
+
+def content(file: int, path: Path, member: str) -> bytes:
+    """The bytes of a member of the tar at `path`, which is open as `file`. Raises TarError."""
+    place = members(path).get(member)
+    if place is None:
+        raise TarError(f"{path.name} has no file {member!r:.200}")
+    offset, size = place
+    found = os.pread(file, size, offset)
+    if len(found) != size:
+        raise TarError(f"{path.name} ends within {member!r:.200}")
+    return found
