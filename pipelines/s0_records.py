@@ -64,7 +64,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         )
     root, policy = found.images, stage.image_policy(config)
     contents = _contents(root, policy, chosen)
-    chosen = _without_leaks(chosen, contents, config)
+    chosen = _without_leaks(rows, chosen, contents, config)
     shards = plan.shards(chosen, contents, config.shard_size)
     manifest = Manifest(
         STAGE,
@@ -95,7 +95,9 @@ def _identity(files: Sequence[Path]) -> str:
     return each[0] if len(each) == 1 else fingerprint(each)
 
 
-def _without_leaks(chosen: list[Row], contents: dict[str, str | None], config: Config) -> list[Row]:
+def _without_leaks(
+    rows: Sequence[Row], chosen: list[Row], contents: dict[str, str | None], config: Config
+) -> list[Row]:
     """The rows, with those refused that would teach about an image that is evaluated on. Raises PairsError
     where there are such and the config does not say to drop them.
 
@@ -104,7 +106,7 @@ def _without_leaks(chosen: list[Row], contents: dict[str, str | None], config: C
     if not config.records.sources:
         return chosen
     teaching = {*config.generator.splits, *config.segmenter.splits}
-    leaked = sources.leaks(chosen, contents, teaching)
+    leaked = sources.leaks(rows, chosen, contents, teaching)
     if leaked and not config.records.drop_leaks:
         shown = ", ".join(sorted(leaked)[:LISTED]) + (", ..." if len(leaked) > LISTED else "")
         raise PairsError(

@@ -96,27 +96,30 @@ def _below(images: Path, found: DataSet, row: dict[str, Any] | RowError) -> dict
 
 
 def leaks(
-    rows: Sequence[Row], contents: Mapping[str, str | None], teaching: Collection[str]
+    rows: Sequence[Row],
+    chosen: Sequence[Row],
+    contents: Mapping[str, str | None],
+    teaching: Collection[str],
 ) -> dict[str, list[str]]:
-    """Image -> where its teaching rows stand, for every image that a row of another split is about, too.
+    """Image -> where its teaching rows stand, for every image of the chosen rows that a row of another split
+    is about, too, be that one chosen or not.
 
     Two images are one where their bytes are, or their numbers in COCO: its sets share photographs, under two
-    names. teaching: the splits that may teach; contents: image -> sha256, None where it cannot be read.
+    names. teaching: the splits that may teach; contents: image -> sha256, None where that is not known.
     """
     judged: set[object] = set()
-    taught: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        if row.pair is None:
-            continue
-        if row.split in teaching:
-            taught[row.pair.image].append(row.where)
-        else:
+        if row.pair is not None and row.split not in teaching:
             judged |= _marks(row.pair.image, contents)
+    taught: dict[str, list[str]] = defaultdict(list)
+    for row in chosen:
+        if row.pair is not None and row.split in teaching:
+            taught[row.pair.image].append(row.where)
     return {image: wheres for image, wheres in taught.items() if _marks(image, contents) & judged}
 
 
 def _marks(image: str, contents: Mapping[str, str | None]) -> set[object]:
-    return {contents[image], coco_id(image)} - {None}
+    return {contents.get(image), coco_id(image)} - {None}
 
 
 def without(rows: Sequence[Row], leaked: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -71,6 +71,8 @@ def test_what_is_judged_may_not_teach(tmp_path):
     ):
         s0_records.run(settings(source), tmp_path / "out")
     assert not (tmp_path / "out/records/index.json").exists()
+    with pytest.raises(PairsError, match="1 images are taught about"):
+        s0_records.run(settings(source, splits=["train"]), tmp_path / "out")
     summary = s0_records.run(settings(source, drop_leaks=True), tmp_path / "out")
     assert summary.reasons == {"leak": 1}
     kept = {row["id"] for row in Artifact.open(tmp_path / "out/records").rows()}

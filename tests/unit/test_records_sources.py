@@ -109,8 +109,9 @@ def test_an_image_leaks_by_its_bytes_and_by_its_number():
     ]
     contents = dict.fromkeys(one.pair.image for one in rows)
     contents |= {"a.png": "A", "copy.png": "A", "b.png": "B"}
-    found = sources.leaks(rows, contents, {"", "train"})
+    found = sources.leaks(rows, rows, contents, {"", "train"})
     assert found == {"train2014/COCO_train2014_000000000007.jpg": ["1"], "a.png": ["3"]}
+    assert sources.leaks(rows, rows[:1], {}, {"train"}) == {rows[0].pair.image: ["1"]}  # 2 is not chosen
     kept = sources.without(rows, found)
     assert [one.where for one in kept if one.pair is None] == ["1", "3"]
     assert {one.error for one in kept if one.pair is None} == {"leak"}
