@@ -1,6 +1,7 @@
 """Folders that say by their names what is in the images: one thing an image, and a caption file's lines."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ppt.records.pairs import PairsError, RawRow
 from ppt.settings import RecordsConfig, SourceConfig
 
 ENDINGS = frozenset(ending for endings in SUFFIXES.values() for ending in endings)
+_WORDNET = re.compile(r"n\d{8}")
 CAPTIONS = ("text", "caption")
 """The columns of a metadata.jsonl that a sentence may stand in."""
 
@@ -31,22 +33,32 @@ def classes(source: SourceConfig, records: RecordsConfig) -> DataSet:
         raise PairsError(f"{root} is no folder; name that of the classes in records.sources[].path")
     names = _names(source.names) if source.names else {}
     pairs: list[RawRow] = []
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for folder in folders:
-        nested = folder.iterdir() if folder == root else folder.rglob("*")
-        found = sorted(path for path in nested if path.suffix.lower() in ENDINGS and not path.is_dir())
-        for path in found[: None if folder == root else source.per_class]:
-            known = names.get(folder.name) or spelled(path.stem if folder == root else folder.name)
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        alone = folder == root
+        unnamed = _WORDNET.fullmatch(folder.name) and folder.name not in names and not alone
+        for path in _images_in(folder, alone)[: None if alone else source.per_class]:
+            known = names.get(folder.name) or spelled(path.stem if alone else folder.name)
             row = {
                 "image": path.relative_to(root).as_posix(),
                 "text": source.template.replace("{}", known) if known else "",
                 "split": source.split,
                 "source": "object_centric",
             }
-            pairs.append((row["image"], row))
+            told = f"{folder.name} is a number of WordNet's; name what it means in records.sources[].names"
+            pairs.append((row["image"], RowError("no_name", told) if unnamed else row))
     if not pairs:
         raise PairsError(f"{root}: there is no image in it, nor in its folders")
     return DataSet(root, pairs, [], (source.names,) if source.names else ())
+
+
+def _images_in(folder: Path, alone: bool) -> list[Path]:
+    """Files named as images, sorted; alone: without those in its folders. No file is asked what it is."""
+    found: list[Path] = []
+    for base, _, names in os.walk(folder):
+        found += [Path(base, name) for name in names if Path(name).suffix.lower() in ENDINGS]
+        if alone:
+            break
+    return sorted(found)
 
 
 def spelled(name: str) -> str:

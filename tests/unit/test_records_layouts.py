@@ -114,6 +114,8 @@ def test_a_folder_says_what_its_images_show(tmp_path):
         ("hot_dog/1.png", "a photo of a hot dog.", "object_centric"),
         ("n02084071/x/a.png", "a photo of a dog.", "object_centric"),
     ]
+    *_, unnamed = told(read("classes", tmp_path / "own"))
+    assert unnamed.startswith("n02084071/x/a.png: n02084071 is a number of WordNet's; name what it means in")
     listed = tmp_path / "imagenet_class_index.json"
     listed.write_text(json.dumps({"0": ["n02084071", "golden_retriever"]}))
     rows = pairs.checked(read("classes", tmp_path / "own", names=listed).pairs)
