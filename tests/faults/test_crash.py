@@ -17,6 +17,8 @@ from PIL import Image
 
 STEPS = ("after_tmp", "after_fsync", "after_rename")
 KILLS = 15
+BEFORE = ("records", "relevance")
+"""The stages that points read."""
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +128,15 @@ def test_workers_make_the_same_lessons_and_mosaics(forks, tmp_path):
         ]
     write_rows(folder / "pairs.jsonl", pairs)
     small = [word for change in (*SMALL, "shard_size=1") for word in ("--set", change)]
-    command = ["run", "custom", "--pairs", folder / "pairs.jsonl", *small, "--output"]
-    alone = forks.run(tmp_path / "log", *command, tmp_path / "alone" / "run")
-    assert alone.code == 0, alone.printed
-    pooled = [*RUNNER, *map(str, command), str(tmp_path / "run"), "--set", "workers=2"]
+    asked = ["custom", "--pairs", folder / "pairs.jsonl", *small, "--output"]
+    run, alone = tmp_path / "run", tmp_path / "alone" / "run"
+    for output, stages in ((run, BEFORE), (alone, (*BEFORE, "points"))):
+        for stage in stages:
+            made = forks.run(tmp_path / "log", stage, *asked, output)
+            assert made.code == 0, made.printed
+    pooled = [*RUNNER, "points", *map(str, asked), str(run), "--set", "workers=2"]
     ended = subprocess.run(pooled, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    for run in (tmp_path / "run", tmp_path / "alone" / "run"):
-        shutil.rmtree(run / "points" / "training" / "tensorboard")  # holds times
-    assert differing(tmp_path / "run", snapshot(tmp_path / "alone" / "run")) == []
+    for folder in (run, alone):
+        shutil.rmtree(folder / "points" / "training" / "tensorboard")  # holds times
+    assert differing(run, snapshot(alone)) == []
