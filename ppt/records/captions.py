@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, sentences_of
 from ppt.records.jsonlines import RowError, read_bytes
 from ppt.records.pairs import PairsError, RawRow
 from ppt.settings import RecordsConfig, SourceConfig
@@ -18,14 +18,14 @@ def coco(source: SourceConfig, records: RecordsConfig) -> DataSet:
     path = source.path
     found = json_file(path, "COCO's captions, as captions_train2017.json")
     images = folder_of(source.images, path.parent.parent / path.stem.removeprefix("captions_"), OPTION)
-    names = {one.get("id"): one.get("file_name") for one in rows_of(found, "images", path)}
+    names = {number: one.get("file_name") for number, one in by_id(rows_of(found, "images", path)).items()}
     present = {number: file_name(name, images) for number, name in names.items() if isinstance(name, str)}
     pairs: list[RawRow] = []
     for one in rows_of(found, "annotations", path):
         where = f"{path.name} caption {one.get('id')}"
         row = {
             "id": f"{path.stem}-{one.get('id')}",
-            "image": present.get(one.get("image_id")),
+            "image": named(present, one.get("image_id")),
             "text": one.get("caption"),
             "split": source.split,
         }
@@ -73,7 +73,12 @@ def _karpathy(path: Path) -> list[RawRow]:
     """
     rows: list[RawRow] = []
     for image in rows_of(json_file(path, "Karpathy's splits"), "images", path):
-        for sentence in rows_of(image, "sentences", path):
+        try:
+            sentences = sentences_of(image)
+        except RowError as error:
+            rows.append((f"image {image.get('filename')!r:.80}", error))
+            continue
+        for sentence in sentences:
             number = json.dumps(sentence.get("sentid"))
             row = {
                 "id": f"flickr30k-{number}",

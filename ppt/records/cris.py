@@ -12,7 +12,7 @@ from PIL import Image
 
 from ppt import rle
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.dataset import DataSet, folder_of, json_file, rows_of, sentences_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -41,7 +41,12 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
             thing = ref.get("segment_id")
             where = f"{folder.name} ref {thing}"
             name = ref.get("img_name")
-            for sentence in rows_of(ref, "sentences", path):
+            try:
+                sentences = sentences_of(ref)
+            except RowError as error:
+                pairs.append((where, error))
+                continue
+            for sentence in sentences:
                 row = {
                     "id": f"{folder.name}-{sentence.get('sent_id')}",
                     "image": named(name) if isinstance(name, str) else name,
@@ -52,7 +57,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
                 at = f"{where}, sentence {sentence.get('sent_id')}"
                 pairs.append((at, row))
                 if has_truth:
-                    drawn = functools.partial(mask, masks / f"{thing}.png", once)
+                    drawn = functools.partial(mask, masks / Path(f"{thing}.png").name, once)
                     truth.append((at, {"id": row["id"], "ref": where, "segmentation": drawn}))
     return DataSet(images, pairs, truth, tuple(files))
 

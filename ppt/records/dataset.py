@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 
 
@@ -43,6 +44,34 @@ def rows_of(value: Any, key: str, path: Path) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         named = f"under {key!r} " if key else ""
         raise PairsError(f"{path}: expected a list of objects {named}got {type(found).__name__}")
+    return found
+
+
+def by_id(rows: list[dict[str, Any]], key: str = "id") -> dict[int | str, dict[str, Any]]:
+    """The rows by their ids; one without an id that could be named is left out."""
+    return {row[key]: row for row in rows if isinstance(row.get(key), int | str)}
+
+
+def named(rows: Mapping[int | str, Any], number: Any) -> Any:
+    """The row of an id, which may be anything; None where there is none."""
+    return rows.get(number) if isinstance(number, int | str) else None
+
+
+def size_of(image: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) of an image that a list names. Raises RowError where it gives none."""
+    height, width = image.get("height"), image.get("width")
+    if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
+        raise RowError(
+            "bad_mask", f"expected the image's height and width, got {height!r:.40} and {width!r:.40}"
+        )
+    return height, width
+
+
+def sentences_of(ref: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sentences of a ref. Raises RowError where there are none to be read."""
+    found = ref.get("sentences")
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise RowError("bad_ref", f"sentences must be a list of objects, got {found!r:.80}")
     return found
 
 

@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from ppt import rle
-from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, size_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -33,9 +33,9 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
         wanted.pop("miniv", None)  # some of val, for a quick look
     images = folder_of(source.images, folder / "images", "records.sources[].images")
     listing = next(iter(sorted(folder.glob("image_data_split*.json"), reverse=True)), None)
-    known: dict[Any, dict[str, Any]] = {}
+    known: dict[int | str, dict[str, Any]] = {}
     if listing is not None and source.truth:
-        known = {one.get("image_id"): one for one in rows_of(json_file(listing, "the images"), "", listing)}
+        known = by_id(rows_of(json_file(listing, "the images"), "", listing), "image_id")
     pairs: list[RawRow] = []
     truth: list[RawRow] = []
     once = records.overlap == "once"
@@ -53,8 +53,8 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     return DataSet(images, pairs, truth, (*wanted.values(), *([listing] if known and listing else [])))
 
 
-def _region(task: dict[str, Any], known: dict[Any, dict[str, Any]], once: bool) -> Rle:
-    image = known.get(task.get("image_id"))
+def _region(task: dict[str, Any], known: dict[int | str, dict[str, Any]], once: bool) -> Rle:
+    image = named(known, task.get("image_id"))
     if image is None:
         raise RowError("bad_mask", f"image_data_split*.json knows no image {task.get('image_id')!r:.80}")
     try:
@@ -66,4 +66,4 @@ def _region(task: dict[str, Any], known: dict[Any, dict[str, Any]], once: bool) 
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise RowError("bad_mask", f"Polygons are no lists of corners: {error!r:.80}") from error
-    return rle.from_polygons(polygons, image["height"], image["width"], once)
+    return rle.from_polygons(polygons, *size_of(image), once)

@@ -18,7 +18,7 @@ import numpy as np
 from ppt import rle
 from ppt.records import plain_pickle
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, rows_of
+from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, sentences_of, size_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -39,7 +39,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     images = folder_of(source.images, usual, "records.sources[].images")
     annotated = folder / "instances.json"
     known = _Instances(annotated, records.overlap == "once") if annotated.is_file() else None
-    named = functools.cache(lambda name: file_name(name, images))
+    found = functools.cache(lambda name: file_name(name, images))
     pairs: list[RawRow] = []
     truth: list[RawRow] = []
     for number, ref in enumerate(refs):
@@ -47,10 +47,10 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
         if source.splits and ref.get("split") not in source.splits:
             continue
         try:
-            name = named(known.name(ref) if known else _text(ref, "file_name"))
-            sentences = rows_of(ref, "sentences", path)
-        except (RowError, PairsError) as error:
-            pairs.append((where, RowError("bad_ref", str(error))))
+            name = found(known.name(ref) if known else _text(ref, "file_name"))
+            sentences = sentences_of(ref)
+        except RowError as error:
+            pairs.append((where, error))
             continue
         for sentence in sentences:
             row = {
@@ -89,57 +89,61 @@ class _Instances:
 
     def __init__(self, path: Path, once: bool) -> None:
         found = json_file(path, "COCO's annotations, as REFER's instances.json")
-        self._images = {one.get("id"): one for one in rows_of(found, "images", path)}
-        self._annotations = {one.get("id"): one for one in rows_of(found, "annotations", path)}
-        self._alike: dict[tuple[Any, Any], list[Any]] = defaultdict(list)
-        for one in self._annotations.values():
+        self._images = by_id(rows_of(found, "images", path))
+        self._annotations = by_id(rows_of(found, "annotations", path))
+        self._alike: dict[str, list[Any]] = defaultdict(list)
+        for number, one in self._annotations.items():
             if not one.get("iscrowd"):
-                self._alike[one.get("image_id"), one.get("category_id")].append(one.get("id"))
+                self._alike[_kind(one.get("image_id"), one.get("category_id"))].append(number)
         self._once = once
         self._mask = functools.cache(self._made)
 
     def name(self, ref: dict[str, Any]) -> str:
         """The file name of a ref's image. Raises RowError where there is none."""
-        number = ref.get("image_id")
-        if number not in self._images:
-            raise RowError("bad_ref", f"instances.json knows no image {number!r:.80}")
-        return _text(self._images[number], "file_name")
+        image = named(self._images, ref.get("image_id"))
+        if image is None:
+            raise RowError("bad_ref", f"instances.json knows no image {ref.get('image_id')!r:.80}")
+        return _text(image, "file_name")
 
     def masks(self, ref: dict[str, Any]) -> dict[str, Any]:
         """Of a ref: its mask, and those of the image's other things of its categories."""
         own = _listed(ref.get("ann_id"))
         if own == [NO_THING]:
             return {"segmentation": functools.partial(self._nothing, ref.get("image_id"))}
-        categories = dict.fromkeys(_listed(ref.get("category_id")))
-        alike = [one for kind in categories for one in self._alike.get((ref.get("image_id"), kind), ())]
+        kinds = dict.fromkeys(_kind(ref.get("image_id"), one) for one in _listed(ref.get("category_id")))
+        alike = [one for kind in kinds for one in self._alike.get(kind, ())]
         others: list[Callable[[], Rle]] = [
             functools.partial(self._mask, one) for one in alike if one not in own
         ]
         return {"segmentation": functools.partial(self._together, tuple(own)), "distractors": others}
 
     def _together(self, numbers: tuple[Any, ...]) -> Rle:
-        return rle.joined([self._mask(number) for number in numbers])
+        return rle.joined([self._mask(self._known(number)) for number in numbers])
+
+    def _known(self, number: Any) -> int | str:
+        if named(self._annotations, number) is None:
+            raise RowError("bad_mask", f"instances.json knows no annotation {number!r:.80}")
+        return number
 
     def _nothing(self, image: Any) -> Rle:
         return rle.encode(np.zeros(self._size(image), bool))
 
     def _size(self, image: Any) -> tuple[int, int]:
-        known = self._images.get(image, {})
-        height, width = known.get("height"), known.get("width")
-        if not isinstance(height, int) or not isinstance(width, int) or min(height, width) < 1:
-            raise RowError("bad_mask", f"instances.json gives image {image!r:.80} no size")
-        return height, width
+        return size_of(named(self._images, image) or {})
 
-    def _made(self, number: Any) -> Rle:
-        annotation = self._annotations.get(number)
-        if annotation is None:
-            raise RowError("bad_mask", f"instances.json knows no annotation {number!r:.80}")
+    def _made(self, number: int | str) -> Rle:
+        annotation = self._annotations[number]
         height, width = self._size(annotation.get("image_id"))
         segmentation = annotation.get("segmentation")
         if isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], dict):
             masks = [rle.from_json(one, height, width) for one in segmentation]  # as RefClef has them
             return rle.joined(masks, self._once)
         return rle.from_json(segmentation, height, width, self._once)
+
+
+def _kind(image: Any, category: Any) -> str:
+    """What things of one category in one image share."""
+    return f"{image!r} {category!r}"
 
 
 def _listed(value: Any) -> list[Any]:

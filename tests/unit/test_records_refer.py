@@ -111,7 +111,7 @@ def test_refclefs_masks_are_run_lengths_in_a_list(tmp_path):
     ("change", "told"),
     [
         ({"image_id": 5}, "knows no image 5"),
-        ({"sentences": 3}, "expected a list of objects under 'sentences'"),
+        ({"sentences": 3}, "sentences must be a list of objects"),
     ],
 )
 def test_a_bad_ref_is_refused_by_its_number_and_the_rest_is_read(tmp_path, change, told):
