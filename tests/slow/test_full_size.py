@@ -1,4 +1,4 @@
-"""Models of the size that is published, on random weights, through every stage on two photographs; and their
+"""Models of the size that is published, on random weights, through every stage on two pictures; and their
 dense paths against open_clip's own answer.
 
 Nine minutes on two cores, five of them SAM vit_l and ViT-L/14 at 336 pixels.
@@ -74,7 +74,7 @@ def test_the_dense_path_and_open_clips_own_answer_share_every_token(model):
 
 
 @pytest.mark.parametrize("model", CLIPS)
-def test_every_stage_on_two_photographs(model, tmp_path):
+def test_every_stage_on_two_pictures(model, tmp_path):
     """The generator and the segmenter take a few steps; random weights promise nothing but shapes."""
     torch.manual_seed(0)
     weights = {
