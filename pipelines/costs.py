@@ -1,14 +1,13 @@
 """What the stages of a run have to compute, counted, and how long that takes at the rate of this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.s5_segmenter import design
 from ppt.backbones.clip import Reading, staged, untrained_clip
-from ppt.backbones.cost import clip_cost, sam_cost
+from ppt.backbones.cost import clip_cost, counted, sam_cost
 from ppt.config import Config
 from ppt.points.generator import PointGenerator
 from ppt.points.scene import Scene
@@ -96,7 +95,7 @@ def _of_generator(config: Config, dimension: int, cells: int) -> float:
         torch.randn(1, WORDS, dimension),
         torch.ones(1, WORDS, dtype=torch.bool),
     )
-    return _counted(lambda: network(scene).shapes.sum().backward())
+    return counted(lambda: network(scene).shapes.sum().backward())
 
 
 def _of_segmenter(config: Config) -> tuple[float, float]:
@@ -108,11 +107,5 @@ def _of_segmenter(config: Config) -> tuple[float, float]:
     tokens = torch.zeros(1, WORDS + 2, dtype=torch.long)
     tokens[0, -1] = 1  # the end has the highest number
     with torch.inference_mode():
-        forward = _counted(lambda: segmenter.eval()(pixels, tokens))
-    return forward, _counted(lambda: segmenter.train()(pixels, tokens).logits.sum().backward())
-
-
-def _counted(run: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
+        forward = counted(lambda: segmenter.eval()(pixels, tokens))
+    return forward, counted(lambda: segmenter.train()(pixels, tokens).logits.sum().backward())

@@ -14,7 +14,7 @@ from typing import Any
 from pipelines import stage
 from ppt.config import Config
 from ppt.durable import write_atomic
-from ppt.records import images, sources, tar_members
+from ppt.records import images, sources
 from ppt.records.dataset import DataSet
 from ppt.records.jsonlines import RowError
 from ppt.records.published import SIZES
@@ -31,11 +31,11 @@ LONG = 50
 
 def check(config: Config, picture: Path | None) -> Iterator[tuple[str, bool]]:
     """What there is to say, line by line, and whether it is well. Raises as `sources.read`."""
-    records = config.records
-    own = [SourceConfig(format="pairs", path=records.pairs)] if records.pairs is not None else []
-    for source in [*own, *records.sources]:
-        yield from _counted(source, sources.READERS[source.format](source, records))
-    found = sources.read(records)
+    sources.check_named(config.records)
+    each = sources.each(config.records)
+    for source, own in each:
+        yield from _counted(source, own)
+    found = sources.together(config.records, [own for _, own in each])
     yield from _judged(found, config)
     if picture is not None:
         drawn = _draw(found, config, picture)
@@ -73,7 +73,7 @@ def _judged(found: sources.Sources, config: Config) -> Iterator[tuple[str, bool]
         first = next(row.message for row in found.rows if row.pair is None)
         yield f"{sum(refused.values())} rows are refused ({why}), the first: {first}", False
     names = dict.fromkeys(pair.image for pair in good)
-    missing = [name for name in names if not _is_there(found.images, name)]
+    missing = [name for name in names if images.size(found.images, name) is None]
     shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
     yield f"{len(names)} images, {len(missing)} missing{': ' if missing else ''}{shown}", not missing
     lengths = sorted(len(pair.text.split()) for pair in good)
@@ -89,13 +89,6 @@ def _judged(found: sources.Sources, config: Config) -> Iterator[tuple[str, bool]
     if leaked:
         told = ", ".join(sorted(leaked)[:LISTED])
         yield f"{len(leaked)} images are taught about and evaluated on, by name: {told}", False
-
-
-def _is_there(root: Path, image: str) -> bool:
-    inside = tar_members.split_path(image)
-    if inside and (root / inside[0]).is_file():
-        return inside[1] in tar_members.members(root / inside[0])
-    return (root / image).is_file()
 
 
 def _draw(found: sources.Sources, config: Config, picture: Path) -> int:

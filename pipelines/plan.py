@@ -11,13 +11,15 @@ from ppt.backbones.sam import find_sam
 from ppt.backbones.weights import WeightsError
 from ppt.config import Config
 from ppt.durable import json_object
-from ppt.records import pairs, sources, tar_members
+from ppt.records import images, pairs, sources
 from ppt.types import Pair
 
 BYTES_PER_ROW = 300
 BYTES_PER_CANDIDATE = 600
 BYTES_PER_STEP = 200
 LISTED = 3
+SETTINGS = {"points": "generator", "segmenter": "segmenter"}
+"""The section of the config that says how a stage trains."""
 
 
 def describe(config: Config, output: Path) -> Iterator[str]:
@@ -33,7 +35,7 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     good = [row.pair for row in chosen if row.pair is not None]
     names = dict.fromkeys(pair.image for pair in good)
     shards = -(-len(names) // config.shard_size)
-    sizes = {name: _size(found.images, name) for name in names}
+    sizes = {name: images.size(found.images, name) for name in names}
     refused = len(chosen) - len(good)
     named = ", ".join(map(str, found.files)) or found.images
     yield f"pairs       {named}: {len(found.rows)} rows, {len(good)} to do, {refused} refused"
@@ -52,10 +54,6 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     yield f"evaluate    {told}"
     yield from _in_all(config, output, costs, rate, sum(kept.values()), len(names))
     yield from _missing(config, [name for name, size in sizes.items() if size is None])
-
-
-SETTINGS = {"points": "generator", "segmenter": "segmenter"}
-"""The section of the config that says how a stage trains."""
 
 
 def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[str, float]:
@@ -96,10 +94,10 @@ def _in_all(
         )
 
 
-def _missing(config: Config, images: list[str]) -> Iterator[str]:
-    if images:
-        shown = ", ".join(images[:LISTED]) + (", ..." if len(images) > LISTED else "")
-        yield f"missing     {len(images)} images: {shown}"
+def _missing(config: Config, lost: list[str]) -> Iterator[str]:
+    if lost:
+        shown = ", ".join(lost[:LISTED]) + (", ..." if len(lost) > LISTED else "")
+        yield f"missing     {len(lost)} images: {shown}"
     for name, find, section in (("clip", find_clip, config.clip), ("sam", find_sam, config.sam)):
         try:
             find(section.model, section.weights)
@@ -116,17 +114,6 @@ def _state(folder: Path, shards: int) -> str:
 
 def _trained(folder: Path) -> str:
     return "complete" if json_object(folder / "index.json") is not None else "to do"
-
-
-def _size(root: Path, image: str) -> int | None:
-    """Bytes of an image; None where it is not there."""
-    try:
-        inside = tar_members.split_path(image)
-        if inside and (root / inside[0]).is_file():
-            return tar_members.members(root / inside[0]).get(inside[1], (0, None))[1]
-        return (root / image).stat().st_size if (root / image).is_file() else None
-    except (OSError, tar_members.TarError):  # a name no file system takes; the records stage says so
-        return None
 
 
 def _operations(number: float) -> str:

@@ -6,6 +6,7 @@ transformer, of which most of the work consists.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def clip_cost(
     model: str, size: int | None, max_long: int | None, reading: Reading, height: int, width: int
 ) -> ClipCost:
     """CLIP on images of height x width pixels, read as `load_clip` is told. Raises WeightsError."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.inference_mode():
         network = untrained_clip(model).eval().requires_grad_(False)
         own: Any = network.visual.image_size
         short = size or (min(own) if isinstance(own, tuple) else own)
@@ -59,22 +60,22 @@ def clip_cost(
             sides = [max(stride, round(side * scale)) for side in (short, cap)]
             high, wide = short_side_size(height, width, sides[0], stride, sides[1])
             pixels = torch.empty(1, 3, high, wide)
-            operations += _counted(lambda at=pixels: dense_values(network.visual, at, reading.method))
+            operations += counted(lambda at=pixels: dense_values(network.visual, at, reading.method))
             cells = cells or (high // stride) * (wide // stride)
         tokens = torch.zeros(1, network.context_length, dtype=torch.long)
-        sentence = _counted(lambda: network.encode_text(tokens))
+        sentence = counted(lambda: network.encode_text(tokens))
         return ClipCost(operations, sentence, cells, int(network.visual.output_dim))
 
 
 def sam_cost(model: str) -> SamCost:
     """SAM on one image and one set of points. Raises WeightsError."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with torch.device("meta"), torch.random.fork_rng(devices=[]), torch.inference_mode():
         network = untrained_sam(model).eval().requires_grad_(False)
         side, prompts = network.image_encoder.img_size, network.prompt_encoder
-        embed = _counted(lambda: network.image_encoder(torch.empty(1, 3, side, side)))
+        embed = counted(lambda: network.image_encoder(torch.empty(1, 3, side, side)))
         high, wide = prompts.image_embedding_size
         features = torch.empty(1, prompts.embed_dim, high, wide)
-        prompt = _counted(
+        prompt = counted(
             lambda: network.mask_decoder(
                 image_embeddings=features,
                 image_pe=features,
@@ -86,8 +87,9 @@ def sam_cost(model: str) -> SamCost:
         return SamCost(embed, prompt, features.numel())
 
 
-def _counted(run: Any) -> float:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+def counted(run: Callable[[], object]) -> float:
+    """Operations of what `run` computes, gradients included where it asks for them."""
+    with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
 
@@ -98,7 +100,7 @@ def measured_rate(device: str) -> float:
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         block = ResidualAttentionBlock(WIDTH, HEADS).eval().to(on)
         cells = torch.randn(1, TOKENS, WIDTH, device=on)
-        each = _counted(lambda: block(cells))
+        each = counted(lambda: block(cells))
         begun, times = time.perf_counter(), list[float]()
         while len(times) < 3 or time.perf_counter() - begun < MEASURED:
             start = time.perf_counter()

@@ -10,14 +10,12 @@ from ppt.records.jsonlines import RowError, read_bytes
 from ppt.records.pairs import PairsError, RawRow
 from ppt.settings import RecordsConfig, SourceConfig
 
-OPTION = "records.sources[].images"
-
 
 def coco(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """`captions_train2017.json` and the like (Chen et al., 2015); images in ../train2017 and the like."""
     path = source.path
     found = json_file(path, "COCO's captions, as captions_train2017.json")
-    images = folder_of(source.images, path.parent.parent / path.stem.removeprefix("captions_"), OPTION)
+    images = folder_of(source.images, path.parent.parent / path.stem.removeprefix("captions_"))
     names = {number: one.get("file_name") for number, one in by_id(rows_of(found, "images", path)).items()}
     present = {number: file_name(name, images) for number, name in names.items() if isinstance(name, str)}
     pairs: list[RawRow] = []
@@ -39,7 +37,7 @@ def flickr30k(source: SourceConfig, records: RecordsConfig) -> DataSet:
     splits; images in flickr30k-images beside it.
     """
     path = source.path
-    images = folder_of(source.images, path.parent / "flickr30k-images", OPTION)
+    images = folder_of(source.images, path.parent / "flickr30k-images")
     rows = _karpathy(path) if path.suffix == ".json" else _tokens(path, source.split)
     kept = [(where, row) for where, row in rows if not source.splits or _split(row) in source.splits]
     return DataSet(images, kept, [], (path,))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ppt import rle
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, rows_of, sentences_of
+from ppt.records.dataset import DataSet, folder_of, json_file, row_of, rows_of, sentences_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -30,7 +30,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     if not files:
         raise PairsError(f"{folder}: no <split>.json of {source.splits or 'any split'} is there")
     masks = folder.parent.parent / "masks" / folder.name
-    images = folder_of(source.images, folder.parent.parent / "images/train2014", "records.sources[].images")
+    images = folder_of(source.images, folder.parent.parent / "images/train2014")
     named = functools.cache(lambda name: file_name(name, images))
     mask = functools.lru_cache(maxsize=8)(_mask)  # sentences about one thing stand together
     once, has_truth = records.overlap == "once", source.truth and masks.is_dir()
@@ -41,24 +41,18 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
             thing = ref.get("segment_id")
             where = f"{folder.name} ref {thing}"
             name = ref.get("img_name")
+            image = named(name) if isinstance(name, str) else name
             try:
                 sentences = sentences_of(ref)
             except RowError as error:
                 pairs.append((where, error))
                 continue
             for sentence in sentences:
-                row = {
-                    "id": f"{folder.name}-{sentence.get('sent_id')}",
-                    "image": named(name) if isinstance(name, str) else name,
-                    "text": sentence.get("sent"),
-                    "split": path.stem,
-                    "ref": where,
-                }
-                at = f"{where}, sentence {sentence.get('sent_id')}"
-                pairs.append((at, row))
+                text = sentence.get("sent")
+                pairs.append(row_of(folder.name, where, sentence, image=image, text=text, split=path.stem))
                 if has_truth:
                     drawn = functools.partial(mask, masks / Path(f"{thing}.png").name, once)
-                    truth.append((at, {"id": row["id"], "ref": where, "segmentation": drawn}))
+                    truth.append(row_of(folder.name, where, sentence, segmentation=drawn))
     return DataSet(images, pairs, truth, tuple(files))
 
 

@@ -75,9 +75,15 @@ def sentences_of(ref: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def folder_of(given: Path | None, usual: Path, option: str) -> Path:
+def row_of(name: str, where: str, sentence: Mapping[str, Any], **more: Any) -> RawRow:
+    """Where a sentence about a thing stands, and its columns: those of every set of REFER's, and more."""
+    number = sentence.get("sent_id")
+    return f"{where}, sentence {number}", {"id": f"{name}-{number}", "ref": where, **more}
+
+
+def folder_of(given: Path | None, usual: Path) -> Path:
     """The folder of the images: the one that is given, or where the layout has it. Raises PairsError."""
     folder = given or usual
     if not folder.is_dir():
-        raise PairsError(f"{folder} is no folder; name that of the images in {option}")
+        raise PairsError(f"{folder} is no folder; name that of the images in records.sources[].images")
     return folder

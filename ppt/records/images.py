@@ -93,6 +93,17 @@ def digest(root: Path, image: str, policy: ImagePolicy) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size(root: Path, image: str) -> int | None:
+    """Bytes of `root / image`, by its name alone; None where there is no such file."""
+    try:
+        inside = tar_members.inside(root, image)
+        if inside:
+            return tar_members.members(inside[0]).get(inside[1], (0, None))[1]
+        return (root / image).stat().st_size if (root / image).is_file() else None
+    except (OSError, tar_members.TarError):  # a name no file system takes
+        return None
+
+
 def load(root: Path, image: str, policy: ImagePolicy, sha256: str | None = None) -> LoadedImage:
     """`root / image` as 8-bit RGB. With `sha256`, a file whose bytes changed since is refused.
 
@@ -124,9 +135,8 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _opened(root: Path, image: str, follow_links: bool) -> Iterator[io.BufferedReader | io.BytesIO]:
     """The regular file `root / image`, or the member of a tar there, opened so that nothing can block."""
-    inside = tar_members.split_path(image)
-    inside = inside if inside and (root / inside[0]).is_file() else None  # a folder may be called a.tar
-    path = root / (inside[0] if inside else image)
+    inside = tar_members.inside(root, image)
+    path = inside[0] if inside else root / image
     try:
         if not follow_links and not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
             raise ImageError("outside", f"{image} leads out of its folder; records.follow_links allows links")

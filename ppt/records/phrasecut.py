@@ -31,7 +31,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
         raise PairsError(f"{folder}: no refer_<split>.json of {source.splits or 'any split'} is there")
     if not source.splits:
         wanted.pop("miniv", None)  # some of val, for a quick look
-    images = folder_of(source.images, folder / "images", "records.sources[].images")
+    images = folder_of(source.images, folder / "images")
     listing = next(iter(sorted(folder.glob("image_data_split*.json"), reverse=True)), None)
     known: dict[int | str, dict[str, Any]] = {}
     if listing is not None and source.truth:

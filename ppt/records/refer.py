@@ -18,7 +18,17 @@ import numpy as np
 from ppt import rle
 from ppt.records import plain_pickle
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, sentences_of, size_of
+from ppt.records.dataset import (
+    DataSet,
+    by_id,
+    folder_of,
+    json_file,
+    named,
+    row_of,
+    rows_of,
+    sentences_of,
+    size_of,
+)
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -36,7 +46,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     folder = source.path
     path, refs = _refs(folder, source.by)
     usual = folder.parent / (IMAGES_OF_REFCLEF if folder.name == "refclef" else IMAGES)
-    images = folder_of(source.images, usual, "records.sources[].images")
+    images = folder_of(source.images, usual)
     annotated = folder / "instances.json"
     known = _Instances(annotated, records.overlap == "once") if annotated.is_file() else None
     found = functools.cache(lambda name: file_name(name, images))
@@ -53,17 +63,10 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
             pairs.append((where, error))
             continue
         for sentence in sentences:
-            row = {
-                "id": f"{folder.name}-{sentence.get('sent_id')}",
-                "image": name,
-                "text": sentence.get(records.sentence),
-                "split": ref.get("split"),
-                "ref": where,
-            }
-            at = f"{where}, sentence {sentence.get('sent_id')}"
-            pairs.append((at, row))
+            text, split = sentence.get(records.sentence), ref.get("split")
+            pairs.append(row_of(folder.name, where, sentence, image=name, text=text, split=split))
             if known and source.truth:
-                truth.append((at, {"id": row["id"], "ref": where} | known.masks(ref)))
+                truth.append(row_of(folder.name, where, sentence, **known.masks(ref)))
     return DataSet(images, pairs, truth, (path, annotated) if known else (path,))
 
 

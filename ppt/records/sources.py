@@ -48,6 +48,12 @@ class Sources:
 
 def read(records: RecordsConfig) -> Sources:
     """The pairs that `records` names. Raises ConfigError where it names none, PairsError and TruthError."""
+    check_named(records)
+    return together(records, [found for _, found in each(records)])
+
+
+def check_named(records: RecordsConfig) -> None:
+    """Raises ConfigError where no pairs are named, TruthError where a truth is that is not there."""
     if records.pairs is None and not records.sources:
         raise ConfigError(
             "records.pairs: name the file of pairs, e.g. --set records.pairs=pairs.jsonl (got None),"
@@ -55,8 +61,16 @@ def read(records: RecordsConfig) -> Sources:
         )
     if records.truth is not None and not records.truth.is_file():
         raise TruthError(f"truth: {records.truth} is not there; mend records.truth, or leave it out")
-    found = [_own(records.pairs)] if records.pairs is not None else []
-    found += [READERS[source.format](source, records) for source in records.sources]
+
+
+def each(records: RecordsConfig) -> list[tuple[SourceConfig, DataSet]]:
+    """The user's own pairs, and every data set, as its reader finds it."""
+    own = [SourceConfig(format="pairs", path=records.pairs)] if records.pairs is not None else []
+    return [(source, READERS[source.format](source, records)) for source in (*own, *records.sources)]
+
+
+def together(records: RecordsConfig, found: Sequence[DataSet]) -> Sources:
+    """Data sets as one, and the truth that is named beside them. Raises TruthError."""
     images = Path(os.path.commonpath([one.images.absolute() for one in found]))
     raw = [(_at(n, at), _below(images, one, row)) for n, one in enumerate(found) for at, row in one.pairs]
     truth = [(_at(n, at), row) for n, one in enumerate(found) for at, row in one.truth]
@@ -71,7 +85,7 @@ def may_tell_truth(records: RecordsConfig) -> bool:
     return records.truth is not None or any(one.truth and one.format in TRUTHFUL for one in records.sources)
 
 
-def _own(path: Path, splits: Collection[str] = ()) -> DataSet:
+def _own(path: Path, splits: Collection[str]) -> DataSet:
     rows = pairs.read(path)
     if splits:
         rows = [(at, row) for at, row in rows if isinstance(row, RowError) or row.get("split", "") in splits]

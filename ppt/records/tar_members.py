@@ -13,10 +13,13 @@ class TarError(ValueError):
     """A tar that cannot be read, or has no such member."""
 
 
-def split_path(image: str) -> tuple[str, str] | None:
-    """(path of the tar, name of the member) of `a.tar/b.jpg`; None for a path through no tar."""
+def inside(root: Path, image: str) -> tuple[Path, str] | None:
+    """(the tar, name of the member) of `a.tar/b.jpg`; None for a path through no tar: a folder may be called
+    a.tar.
+    """
     before, found, member = image.partition(".tar/")
-    return (f"{before}.tar", member) if found and member else None
+    path = root / f"{before}.tar"
+    return (path, member) if found and member and path.is_file() else None
 
 
 def members(path: Path) -> dict[str, tuple[int, int]]:

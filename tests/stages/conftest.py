@@ -1,9 +1,12 @@
-"""`ppt` as the tests of the command line call it: in this process, with the stand-in models."""
+"""`ppt` as the tests of the command line call it: in this process, with the stand-in models; and what
+stages read and leave.
+"""
 
 import sys
 from dataclasses import dataclass
 
 import pytest
+from fixtures.pictures import read_rows, write_rows
 
 from pipelines import cli
 
@@ -40,3 +43,16 @@ def whole(pictures, tmp_path):
     """The arguments of a run over all pictures, with truth."""
     files = ("--pairs", pictures / "pairs.jsonl", "--truth", pictures / "truth.jsonl")
     return ("run", "custom", *files, "--output", tmp_path / "out")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def all_train(pictures):
+    """Every pair may teach."""
+    pairs = read_rows(pictures / "pairs.jsonl")
+    write_rows(pictures / "pairs.jsonl", [{**row, "split": "train"} for row in pairs])
+    return pictures

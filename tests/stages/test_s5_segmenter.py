@@ -19,19 +19,6 @@ from ppt.segmenter.reader import read_segmenter
 from ppt.store import Artifact, ArtifactError
 
 
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def all_train(pictures):
-    """Every pair may teach."""
-    pairs = read_rows(pictures / "pairs.jsonl")
-    write_rows(pictures / "pairs.jsonl", [{**row, "split": "train"} for row in pairs])
-    return pictures
-
-
 def test_an_image_teaches_if_all_its_sentences_may(models, pictures, output):
     config = settings(pictures, *TINY)
     walk(config, output, "labels")

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from fixtures.pictures import read_rows, write_rows
 from fixtures.walk import TINY, rows, settings, walk
 
 from ppt import rle
@@ -16,19 +15,6 @@ from ppt.segmenter.frames import Frame
 from ppt.segmenter.model import Seen
 from ppt.segmenter.reader import _opened
 from ppt.store import Artifact, StaleArtifact
-
-
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
-def all_train(pictures):
-    """Every pair may teach."""
-    pairs = read_rows(pictures / "pairs.jsonl")
-    write_rows(pictures / "pairs.jsonl", [{**row, "split": "train"} for row in pairs])
-    return pictures
 
 
 def seen(probabilities):
