@@ -24,13 +24,15 @@ WORDS = 8
 @dataclass(frozen=True)
 class Costs:
     """operations: by stage. cells: of an image's dense features; features: bytes of them that stage 1 keeps.
-    looks: how often SAM sees an image, in all stages; embedding: bytes that it would take to keep what it
-    saw, in half precision; seeing: operations of one look.
+    pictures: the images and the mirror images of them that SAM sees; looks: how often it sees one, in all
+    stages; embedding: bytes that it would take to keep what it saw of one, in half precision; seeing:
+    operations of one look.
     """
 
     operations: dict[str, float]
     cells: int
     features: int
+    pictures: int
     looks: int
     embedding: int
     seeing: float
@@ -48,7 +50,7 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
         "relevance": images * clip.image + texts * clip.sentence,
         "masks": images * sam.embed + len(pairs) * sets * sam.prompt,
     }
-    looks = 1
+    pictures = looks = images
     if generated:
         how = config.generator
         teaching = [pair for pair in pairs if pair.split in how.splits]
@@ -56,7 +58,8 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
         others = [pair for pair in teaching if pair.source == "referring"]
         rounds = how.refreshes if "referring" in how.sources else 0
         views = 2 if how.steadiness else 1
-        seen = views * (len(alone) + rounds * len({pair.image for pair in others}))
+        shown = {pair.image for pair in others} if rounds else set[str]()
+        seen = views * (len(alone) + rounds * len(shown))
         asked = views * (len(alone) + rounds * len(others) * how.sets)
         mosaics = how.mosaics if "mosaic" in how.sources else 0
         side = how.mosaic_side
@@ -69,16 +72,19 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
             + mosaics * mosaic.image
             + how.steps * (how.batch + how.readings) * step
         )
-        looks += views * (1 + rounds)
+        looks += seen
+        pictures += (views - 1) * len(alone | shown)
     if config.with_segmenter:
         how = config.segmenter
         forward, both = _of_segmenter(config)
         found["segmenter"] = how.steps * how.accumulate * how.batch * both
         found["predictions"] = len(pairs) * forward
         if how.decoder == "point":
-            looks += 1
+            looks += images
             found["predictions"] += images * sam.embed + len(pairs) * (how.things + CLICKS) * sam.prompt
-    return Costs(found, clip.cells, 2 * clip.cells * clip.dimension, looks, 2 * sam.embedding, sam.embed)
+    return Costs(
+        found, clip.cells, 2 * clip.cells * clip.dimension, pictures, looks, 2 * sam.embedding, sam.embed
+    )
 
 
 def _of_generator(config: Config, dimension: int, cells: int) -> float:

@@ -84,13 +84,14 @@ def _in_all(
     free = shutil.disk_usage(folder).free
     enough = "enough" if kept < free else "NOT ENOUGH"
     yield f"disk        about {_human(kept)} to keep, {_human(free)} free at {folder}: {enough}"
-    if costs.looks > 1:
-        saved = (costs.looks - 1) * images * costs.seeing
+    if costs.looks > costs.pictures:
+        saved = (costs.looks - costs.pictures) * costs.seeing
         share = saved / whole if whole else 0.0
-        size = _human(images * costs.embedding)
+        mirrored = f" and {costs.pictures - images} mirror images" if costs.pictures > images else ""
+        size = _human(costs.pictures * costs.embedding)
         yield (
-            f"cache       none: SAM sees an image {costs.looks} times; keeping what it saw would take {size}"
-            f" and save {share:.0%}, {_time(saved / rate)}"
+            f"cache       none: SAM looks {costs.looks} times at {images} images{mirrored};"
+            f" keeping what it saw would take {size} and save {share:.0%}, {_time(saved / rate)}"
         )
 
 

@@ -4,6 +4,7 @@ are their own.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -63,7 +64,8 @@ def _scene(
             generator(0, "demo/object_centric", "order").permutation(len(cutouts))[number % len(cutouts)]
         )
         scene = sample_scene(rng, [cutouts[index]], height, width, 1, twins=False)
-        return scene, [Expression(name_sentence(rng, scene.instances[0]), 0, "name")]
+        shown = replace(scene.instances[0], cutout=index)
+        return replace(scene, instances=(shown,)), [Expression(name_sentence(rng, shown), 0, "name")]
     for _ in range(20):
         scene = sample_scene(rng, cutouts, height, width, int(rng.integers(2, 7)), twins=rng.random() < 0.5)
         said = [e for e in expressions(rng, scene) if scene.instances[e.target].mask.sum() >= 200]

@@ -112,3 +112,6 @@ def _join(rank: int, train: Callable[[int], None], processes: int, threads: int,
     if processes > 1:
         distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=processes)
     train(rank)
+    if processes > 1:  # left to the end of the process, gloo's threads may abort it
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -1,21 +1,19 @@
-"""Models of the size that is published, on random weights, through every stage on two pictures; and their
-dense paths against open_clip's own answer.
+"""Models of the size that is published, on random weights, through every stage on two images of
+photographed things; and their dense paths against open_clip's own answer.
 
 Nine minutes on two cores, five of them SAM vit_l and ViT-L/14 at 336 pixels.
 """
 
-import json
+import shutil
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from fixtures.pictures import disc, picture, write_rows
+from fixtures.pictures import read_rows, write_rows
 from fixtures.walk import SMALL, TINY
-from PIL import Image
 
+from pipelines.cli import DEMO_DATA
 from pipelines.run import run
-from ppt import rle
 from ppt.backbones import clip_dense
 from ppt.backbones.clip import dense_values, load_clip, untrained_clip
 from ppt.backbones.sam import untrained_sam
@@ -24,6 +22,8 @@ from ppt.store import Artifact
 
 pytestmark = pytest.mark.slow
 CLIPS = {"RN50-quickgelu": 16, "ViT-B-16-quickgelu": 16, "ViT-L-14-336-quickgelu": 14}
+IMAGES = "images/object_centric_000.jpg", "images/train_000.jpg"
+"""Of the demo: one with one sentence, one with three."""
 SAMS = {"RN50-quickgelu": "vit_b", "ViT-B-16-quickgelu": "vit_b", "ViT-L-14-336-quickgelu": "vit_l"}
 
 
@@ -74,22 +74,22 @@ def test_the_dense_path_and_open_clips_own_answer_share_every_token(model):
 
 
 @pytest.mark.parametrize("model", CLIPS)
-def test_every_stage_on_two_pictures(model, tmp_path):
+def test_every_stage_on_two_images(model, tmp_path):
     """The generator and the segmenter take a few steps; random weights promise nothing but shapes."""
     torch.manual_seed(0)
     weights = {
         "clip": saved(tmp_path, "clip", untrained_clip(model)),
         "sam": saved(tmp_path, "sam", decided_sam(SAMS[model])),
     }
-    for number, discs in enumerate(({"left": "red", "right": "blue"}, {"middle": "green"})):
-        Image.fromarray(picture(discs)).resize((320, 240)).save(tmp_path / f"{number}.png")
-    pairs = [
-        {"id": "a", "image": "0.png", "text": "the red disc", "split": "train"},
-        {"id": "b", "image": "1.png", "text": "a green disc", "source": "object_centric"},
-    ]
+    rows = read_rows(DEMO_DATA / "pairs.jsonl")
+    pairs = [row for row in rows if row["image"] in IMAGES]
     write_rows(tmp_path / "pairs.jsonl", pairs)
-    large = np.array(Image.fromarray(disc("left")).resize((320, 240)))
-    write_rows(tmp_path / "truth.jsonl", [{"id": "a", "segmentation": rle.encode(large).to_json()}])
+    kept = {row["id"] for row in pairs}
+    truth = [row for row in read_rows(DEMO_DATA / "truth.jsonl") if row["id"] in kept]
+    write_rows(tmp_path / "truth.jsonl", truth)
+    for image in IMAGES:
+        (tmp_path / image).parent.mkdir(exist_ok=True)
+        shutil.copy(DEMO_DATA / image, tmp_path / image)
     side = 8 * CLIPS[model]
     config = load_config(
         None,
@@ -104,13 +104,11 @@ def test_every_stage_on_two_pictures(model, tmp_path):
     found = {summary.stage: summary for summary in run(config, tmp_path / "out")}
     walked = ["records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "evaluate"]
     assert list(found) == walked
-    assert {found[name].items for name in ("records", "relevance", "masks", "labels", "predictions")} == {2}
-    assert found["evaluate"].items == 1
+    asked = ("records", "relevance", "masks", "labels", "predictions")
+    assert {found[name].items for name in asked} == {len(pairs)}
+    assert found["evaluate"].items == len(truth)
     masks = list(Artifact.open(tmp_path / "out/masks").rows())
     assert all(row["candidates"] for row in masks)
-    rows = [
-        json.loads(line) for line in (tmp_path / "out/predictions/predictions.jsonl").read_text().splitlines()
-    ]
-    assert sorted(row["id"] for row in rows) == ["a", "b"]
+    assert {row["id"] for row in read_rows(tmp_path / "out/predictions/predictions.jsonl")} == kept
     clip = load_clip(model, weights["clip"], "cpu")
     assert clip.stride == CLIPS[model]

@@ -59,7 +59,8 @@ def pairs(count, source="referring"):
 def test_images_count_once_and_sentences_each(unit_costs):
     found = costs.count(load_config(None), pairs(4))
     assert found.operations == {"relevance": 2 * 1e3 + 4 * 1e2, "masks": 2 * 1e6 + 4 * 1e4}
-    assert (found.looks, found.features, found.embedding) == (1, 2 * 20 * 8, 2 * 64)
+    assert (found.pictures, found.looks) == (2, 2)
+    assert (found.features, found.embedding) == (2 * 20 * 8, 2 * 64)
 
 
 def test_the_generator_and_the_segmenter_add_what_they_ask(unit_costs):
@@ -80,7 +81,8 @@ def test_the_generator_and_the_segmenter_add_what_they_ask(unit_costs):
     assert found.operations["masks"] == 3 * 1e6 + 6 * 2 * 1e4
     assert found.operations["segmenter"] == 8 * 2 * 10
     assert found.operations["predictions"] == 6 * 3 + 3 * 1e6 + 6 * (3 + 4) * 1e4
-    assert found.looks == 1 + 2 * 2 + 1
+    assert found.pictures == 2 * 3
+    assert found.looks == 3 + seen + 3, "masks, points and predictions"
 
 
 def test_a_step_of_the_parts_is_counted_on_the_real_parts():

@@ -1,5 +1,7 @@
 """Scenes of made-up cut-outs: exact and disjoint masks, the same bytes; and the cut-outs themselves."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from fixtures.cutouts import CUTOUTS, cutout, scene_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.foundation import data
 from ppt.scenes import compose as composing
 from ppt.scenes.compose import compose
 from ppt.scenes.cutouts import COLOURS, STAMPS, colour_word, load_cutouts, noun_phrase
@@ -200,3 +203,20 @@ def test_the_real_package_holds_about_350_photographs():
     assert all(c.name and c.rgba.shape[2] == 4 and max(c.rgba.shape[:2]) <= 320 for c in found)
     assert len({c.key for c in found}) == len(found)
     assert sum(c.unseen_by_sam for c in found) == len(found) // 3
+
+
+def test_the_demos_truth_names_the_cut_out_that_each_sentence_means(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load_cutouts", lambda: CUTOUTS)
+    monkeypatch.setattr(data, "SHARES", {"object_centric": len(CUTOUTS), "train": 3})
+    data.build(tmp_path)
+    rows = [
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("pairs", "truth")
+    ]
+    names = {cutout.key: cutout.name for cutout in CUTOUTS}
+    for pair, true in zip(*rows, strict=True):
+        assert pair["id"] == true["id"]
+        if pair["kind"] == "name":
+            assert names[true["cutout"]] in pair["text"]
+    alone = [true["cutout"] for true in rows[1] if true["id"].startswith("object_centric")]
+    assert set(alone) == set(names)
