@@ -7,15 +7,14 @@ stopped by SIGINT / SIGTERM (the same command resumes).
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from pipelines import weights
+from pipelines import exits, export_command, weights
+from pipelines.exits import leave
 from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
@@ -27,7 +26,6 @@ data = typer.Typer(no_args_is_help=True, help="Look at data before anything is m
 app.add_typer(data, name="data")
 
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
-SKIPPED = 3
 
 ConfigFile = Annotated[
     str,
@@ -50,7 +48,7 @@ def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
     config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
     skipped = _walk(config, output, fresh)
     _report(output)
-    _leave(skipped)
+    leave(skipped)
 
 
 @app.command()
@@ -80,7 +78,7 @@ def run(
         return
     skipped = _walk(settings, output, fresh)
     _report(output)
-    _leave(skipped)
+    leave(skipped)
 
 
 def _stage_command(name: str, help: str) -> None:
@@ -96,7 +94,7 @@ def _stage_command(name: str, help: str) -> None:
 
         summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
         typer.echo(summary.line())
-        _leave(summary.skipped, summary.items)
+        leave(summary.skipped, summary.items)
 
     app.command(name=name, help=help)(command)
 
@@ -105,9 +103,34 @@ _stage_command("records", "Stage 0: check the pairs and their images; lock the t
 _stage_command("relevance", "Stage 1: CLIP features and a relevance map for every sentence.")
 _stage_command("points", "Stage 2: train the point generator on the pairs alone.")
 _stage_command("masks", "Stage 3: points from the maps, SAM's candidate masks, and the choice among them.")
-_stage_command("labels", "Stage 4: pseudo-labels with weight, scores and reasons.")
+
+
+@app.command()
+def labels(
+    config: ConfigFile,
+    output: Output,
+    overrides: Overrides = [],  # noqa: B006 -- typer copies it
+    review: Annotated[
+        Path | None,
+        typer.Option("--review", metavar="FILE", help="What a person decided; kept as DIR/review.jsonl."),
+    ] = None,
+    pairs: Pairs = None,
+    truth: Truth = None,
+    fresh: Fresh = False,
+) -> None:
+    """Stage 4: pseudo-labels with weight, scores and reasons."""
+    from pipelines import s4_labels
+
+    settings = _config(config, overrides, pairs, truth, None)
+    changed = review is not None and s4_labels.take_review(review, output)
+    summary = s4_labels.run(settings, output, fresh or changed)
+    typer.echo(summary.line())
+    leave(summary.skipped, summary.items)
+
+
 _stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
 _stage_command("predictions", "Stage 5, in use: the segmenter's mask for every pair.")
+_stage_command("quality", "How far each label is to be believed, told without truth: keep, review or drop.")
 
 
 @app.command()
@@ -134,7 +157,7 @@ def evaluate(
         typer.echo(line)
     for line in s6_against.run(settings, output, against) if against else ():
         typer.echo(line)
-    _leave(found.skipped, found.items)
+    leave(found.skipped, found.items)
 
 
 @app.command()
@@ -155,7 +178,7 @@ def predict(
         summaries = predict.pairs(segmenter, config, output, fresh)
         for summary in summaries:
             typer.echo(summary.line())
-        return _leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
+        return leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
     if not (text and text.strip()):
         raise ConfigError("--text: say what to look for in the image (got nothing)")
     made: list[bool] = []
@@ -164,13 +187,16 @@ def predict(
     ):
         typer.echo(line)
         made.append(read)
-    _leave(made.count(False), made.count(True))
+    leave(made.count(False), made.count(True))
 
 
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]) -> None:
     """One self-contained HTML file: every item with its map, points, candidates and mask; worst first."""
     _report(directory)
+
+
+app.command()(export_command.export)
 
 
 @app.command()
@@ -287,53 +313,16 @@ def _report(output: Path) -> None:
     typer.echo(f"report: {build_report(output, root)}")
 
 
-def _leave(skipped: int, items: int = 1) -> None:
-    if items == 0:
-        raise typer.Exit(1)
-    if skipped:
-        raise typer.Exit(SKIPPED)
-
-
 def main() -> None:
     """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
     # While shards are made the engine has handlers of its own, which let those in progress finish.
-    before = {number: signal.signal(number, _stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, exits.stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         app()
     except Exception as error:
         if os.environ.get("PPT_TRACEBACK"):
             raise
-        _stop(str(error) or type(error).__name__, _exit_code(error))
+        exits.stop(str(error) or type(error).__name__, exits.exit_code(error))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _stopped(number: int, _: FrameType | None) -> NoReturn:
-    _stop("stopped; the same command resumes", 128 + number)
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    print(f"ppt: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _exit_code(error: Exception) -> int:
-    """2 for what the user asked wrongly, the signal's own for a stop, 1 for everything else."""
-    from ppt.engine import Interrupted
-    from ppt.records.pairs import PairsError
-    from ppt.records.truth import TruthError
-    from ppt.report import ReportError
-    from ppt.store import ArtifactError
-
-    if isinstance(error, Interrupted):
-        return error.exit_code
-    if isinstance(
-        error, (ConfigError, PairsError, TruthError, ArtifactError, ReportError, FileNotFoundError)
-    ):
-        return 2
-    from ppt.backbones.weights import (
-        WeightsError,
-    )  # last: it brings torch, and a typing error should cost no wait
-
-    return 2 if isinstance(error, WeightsError) else 1

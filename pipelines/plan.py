@@ -70,6 +70,7 @@ def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[
     if config.with_segmenter:
         kept["segmenter"] = config.segmenter.steps * BYTES_PER_STEP
         kept["predictions"] = len(good) * BYTES_PER_CANDIDATE
+    kept["quality"] = len(good) * BYTES_PER_ROW
     return kept
 
 

@@ -11,6 +11,7 @@ from pipelines import (
     s3_masks,
     s4_labels,
     s5_predictions,
+    s5_quality,
     s5_segmenter,
     s6_evaluate,
 )
@@ -29,6 +30,7 @@ STAGES: dict[str, Callable[[Config, Path, bool], Done]] = {
     "labels": s4_labels.run,
     "segmenter": s5_segmenter.run,
     "predictions": s5_predictions.run,
+    "quality": s5_quality.run,
     "evaluate": s6_evaluate.run,
 }
 
@@ -44,6 +46,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     if config.with_segmenter:
         yield s5_segmenter.run(config, output, fresh)
         yield s5_predictions.run(config, output, fresh)
+    yield s5_quality.run(config, output, fresh)
     if not sources.may_tell_truth(config.records):
         yield s6_evaluate.without_truth()
     else:

@@ -2,37 +2,56 @@
 
     ppt labels CONFIG.yaml --output DIR
 
-Reads DIR/masks. Writes DIR/labels and, joined and sorted by id, DIR/labels/labels.jsonl:
-{"id","image","text","segmentation","scores","weight","reasons"}.
+Reads DIR/masks and, where there is one, DIR/review.jsonl, what a person decided. Writes DIR/labels and,
+joined and sorted by id, DIR/labels/labels.jsonl:
+{"id","image","text","segmentation","scores","weight","reasons"}, and "review" where a person decided. Once
+the review has changed, labels are made anew with --fresh alone.
 """
 
 import functools
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines import stage
 from ppt import labels
 from ppt.config import Config
-from ppt.durable import ensure, json_lines
+from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
-from ppt.report import preview
+from ppt.review import Decision, ReviewError, read_review, reviewed
 from ppt.rle import from_json
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
 from ppt.types import PseudoLabel
 
 STAGE = "labels"
-PREVIEWED = 24
+REVIEW = "review.jsonl"
 SCORES = ("predicted_iou", "stability", "agreement", "relevance", "contrast", "area")
 
 
+@dataclass(frozen=True)
+class Context:
+    """What one process keeps: the config, the masks it reads, and what was decided of their labels."""
+
+    config: Config
+    masks: Artifact
+    decisions: dict[str, Decision]
+
+
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact and the errors of what it reads."""
-    masks = Artifact.open(output / "masks")
+    """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact, ReviewError and the errors of what
+    it reads.
+    """
+    masks, review = Artifact.open(output / "masks"), output / REVIEW
+    inputs = {"masks": masks.fingerprint}
+    if review.exists():
+        _decisions(output)  # before any work
+        inputs["review"] = hashlib.sha256(review.read_bytes()).hexdigest()
     manifest = Manifest(
         STAGE,
         schema_version=2,
         config=config.sections("labels"),
-        inputs={"masks": masks.fingerprint},
+        inputs=inputs,
         weights={},
         seed=config.seed,
     )
@@ -42,19 +61,53 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "labels.jsonl", json_lines(rows))
-        if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, rows, config, output)
-    return summary
+        ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))
+        shown = [(row["image"], row["segmentation"], f"{row['weight']:.2f} {row['text']}") for row in ranked]
+        stage.leave_masks(artifact.folder, shown, config, output)
+    return replace(summary, note=_told(_decisions(output), rows))
 
 
-def context(config: Config, output: Path) -> tuple[Config, Artifact]:
-    """What one process keeps: the config and the masks it reads."""
-    return config, Artifact.open(output / "masks")
+def take_review(review: Path, output: Path) -> bool:
+    """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
+    data, kept = review.read_bytes(), output / REVIEW
+    try:
+        read_review(data)
+    except ReviewError as error:
+        raise ReviewError(f"{review}: {error}") from None
+    if kept.exists() and kept.read_bytes() == data:
+        return False
+    write_atomic(kept, data)
+    return True
 
 
-def shard_of_labels(context: tuple[Config, Artifact], shard: Shard) -> None:
-    """Write one shard: every sentence labelled, then compared with the others of its image."""
-    config, masks = context
+def context(config: Config, output: Path) -> Context:
+    """The context of one process."""
+    return Context(config, Artifact.open(output / "masks"), _decisions(output))
+
+
+def _decisions(output: Path) -> dict[str, Decision]:
+    path = output / REVIEW
+    try:
+        return read_review(path.read_bytes()) if path.exists() else {}
+    except ReviewError as error:
+        raise ReviewError(f"{path}: {error}") from None
+
+
+def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
+    """What became of a review, for people."""
+    if not decisions:
+        return ""
+    used = sum("review" in row for row in rows)
+    lost = sum(reason.startswith("review_passed_over:") for row in rows for reason in row["reasons"])
+    unknown = len(decisions.keys() - {row["id"] for row in rows})
+    return f"{used} reviewed, {lost} decisions passed over, {unknown} of ids that are not here"
+
+
+def shard_of_labels(context: Context, shard: Shard) -> None:
+    """Write one shard: every sentence labelled, and decided by a person where one was; then compared with the
+    others of its image.
+    """
+    config, masks = context.config, context.masks
     by_image: dict[str, list[PseudoLabel]] = {}
     for row in masks.rows(shard.key):
         chosen = None if row["chosen"] is None else row["candidates"][row["chosen"]]
@@ -66,6 +119,12 @@ def shard_of_labels(context: tuple[Config, Artifact], shard: Shard) -> None:
             row["id"], row["image"], row["text"], mask, scores, reasons,
             config.labels.min_stability, config.labels.min_agreement,
         )  # fmt: skip
+        if row["id"] in context.decisions:
+            offered = [
+                (from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]
+            ]
+            size = row["height"], row["width"]
+            made = reviewed(made, context.decisions[row["id"]], offered, size, masks.fingerprint)
         by_image.setdefault(row["image"], []).append(made)
     rows = []
     for group in by_image.values():
@@ -74,20 +133,3 @@ def shard_of_labels(context: tuple[Config, Artifact], shard: Shard) -> None:
             row = made.to_json()
             rows.append({**row, "reasons": [*row["reasons"], *clashes.get(made.id, ())]})
     shard.write(rows)
-
-
-def _preview(artifact: Artifact, rows: list[dict], config: Config, output: Path) -> None:
-    """preview.png: labels from the least to the most trusted, evenly spread."""
-    ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))
-    step = max(1, len(ranked) // PREVIEWED)
-    tiles, captions = [], []
-    for row in ranked[::step][:PREVIEWED]:
-        pixels = stage.picture(config, output, row["image"])
-        mask = from_json(row["segmentation"]) if row["segmentation"] else None
-        if pixels is None or (mask and pixels.shape[:2] != (mask.height, mask.width)):
-            continue
-        if mask:
-            pixels = preview.overlay_mask(pixels, mask)
-        tiles.append(pixels)
-        captions.append(f"{row['weight']:.2f} {row['text']}")
-    stage.leave_preview(artifact.folder, tiles, captions)

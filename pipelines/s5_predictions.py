@@ -13,18 +13,15 @@ from typing import Any
 
 from pipelines import stage
 from pipelines.doors import open_reader
-from ppt import rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
 from ppt.records import images
-from ppt.report import preview
 from ppt.segmenter.reader import Reader
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, begin
 
 STAGE = "predictions"
-PREVIEWED = 24
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,9 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "predictions.jsonl", json_lines(rows))
-        if not (artifact.folder / "preview.png").exists():
-            _preview(artifact, rows, config, output)
+        ranked = sorted(rows, key=lambda row: (row["sure"], row["id"]))
+        shown = [(row["image"], row["segmentation"], f"{row['sure']:.2f} {row['text']}") for row in ranked]
+        stage.leave_masks(artifact.folder, shown, config, output)
     return summary
 
 
@@ -89,19 +87,3 @@ def shard_of_predictions(context: Context, shard: Shard) -> None:
             for r, prediction in zip(records, found, strict=True)
         ]
     shard.write(rows, None, failures)
-
-
-def _preview(artifact: Artifact, rows: list[dict[str, Any]], config: Config, output: Path) -> None:
-    """preview.png: predictions from the least to the most sure, evenly spread."""
-    ranked = sorted(rows, key=lambda row: (row["sure"], row["id"]))
-    tiles, captions = [], []
-    for row in ranked[:: max(1, len(ranked) // PREVIEWED)][:PREVIEWED]:
-        pixels = stage.picture(config, output, row["image"])
-        if pixels is None:
-            continue
-        mask = rle.from_json(row["segmentation"]) if row["segmentation"] else None
-        if mask and pixels.shape[:2] == (mask.height, mask.width):
-            pixels = preview.overlay_mask(pixels, mask)
-        tiles.append(pixels)
-        captions.append(f"{row['sure']:.2f} {row['text']}")
-    stage.leave_preview(artifact.folder, tiles, captions)

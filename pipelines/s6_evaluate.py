@@ -3,11 +3,11 @@ other stage opens.
 
     ppt evaluate CONFIG.yaml --output DIR [--nta] [--against OTHER]
 
-Reads DIR/records, DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked, and
-DIR/truth. Writes DIR/evaluate: metrics.json, every score, in whole and in groups, with the conventions it
-was taken under, and per_sample.jsonl and segmenter.jsonl, sorted by id; with --nta also nta.jsonl. Only pairs
-that have truth are scored; one that was lost on the way, at any stage, is a missing prediction and counts as
-such.
+Reads DIR/records, DIR/labels, the points of DIR/masks, DIR/predictions where a segmenter was asked,
+DIR/quality and DIR/truth. Writes DIR/evaluate: metrics.json, every score, in whole and in groups, with the
+conventions it was taken under, and what the quality is worth; per_sample.jsonl and segmenter.jsonl, sorted by
+id; with --nta also nta.jsonl. Only pairs that have truth are scored; one that was lost on the way, at any
+stage, is a missing prediction and counts as such.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import s6_activation, s6_samples, stage
+from pipelines import s6_activation, s6_quality, s6_samples, stage
 from ppt import metrics
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
@@ -60,6 +60,8 @@ class Evaluation:
         if "segmenter" in self.metrics:
             own = self.metrics["segmenter"]["all"]
             told += f"; segmenter, {own['missing']} missing: {_told(own)}"
+        if "quality" in self.metrics:
+            told += f"; {_of_quality(self.metrics['quality'])}"
         if "nta" in self.metrics:
             densities = (f"{name} {one['density'][0]:.3f}" for name, one in self.metrics["nta"].items())
             told += f"; non-target density: {', '.join(densities) or 'no truth names a distractor'}"
@@ -100,7 +102,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
-    segmenter, predictions = (_made(output / name) for name in ("segmenter", "predictions"))
+    segmenter, predictions, quality = (
+        _made(output / name) for name in ("segmenter", "predictions", "quality")
+    )
     _check_of_one_run(labels, segmenter, predictions)
     samples = s6_samples.of_labels(truth, records, masks, labels)
     conventions = s6_samples.standing(config, records)
@@ -111,6 +115,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
     inputs = {"records": records, "labels": labels, "masks": masks, "truth": truth}
     if predictions is not None:
         inputs["predictions"] = predictions
+    if quality is not None:
+        inputs["quality"] = quality
     if segmenter is not None and config.evaluate.nta:
         inputs["segmenter"] = segmenter
     manifest = Manifest(
@@ -133,6 +139,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
             found["segmenter"] = _by_segmenter(own, drawn)
             told += f"; segmenter: {drawn.binarisation}"
             ensure(writer.folder / "segmenter.jsonl", json_lines([score.to_json() for score in own]))
+        if quality is not None:
+            found["quality"] = s6_quality.measured(quality, labels, scores)
         if config.evaluate.nta:
             found["nta"], each = s6_activation.measured(config, output, samples, segmenter)
             ensure(writer.folder / "nta.jsonl", json_lines(each))
@@ -184,6 +192,11 @@ def _pointless(scores: dict[str, float]) -> dict[str, float]:
 
 def _told(scores: dict[str, float]) -> str:
     return ", ".join(f"{name} {scores[name]:.3f}" for name in scores if name not in ("n", "missing"))
+
+
+def _of_quality(found: dict[str, Any]) -> str:
+    rank = "no rank" if found["spearman"] is None else f"{found['spearman']:.3f}"
+    return f"quality to IoU {rank} (Spearman), miou {found['without_worst']:.3f} without its worst fifth"
 
 
 def _cell(value: float | None) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
+from ppt import rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import run_shards
@@ -25,12 +26,14 @@ from ppt.types import PointSet, Record
 
 C = TypeVar("C")
 SOURCE = "source.json"
+PREVIEWED = 24
+"""Masks in a sheet."""
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a stage did: items it holds, items passed over with their reasons, shards made now and kept from
-    before.
+    before, and what else there is to say.
     """
 
     stage: str
@@ -39,12 +42,14 @@ class Summary:
     made: int
     kept: int
     reasons: dict[str, int] = field(default_factory=dict)
+    note: str = ""
 
     def line(self) -> str:
         """One line for people: "masks: 579 items, 2 skipped (bad_image 2); 12 shards made, 5 kept"."""
         why = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
         skipped = f"{self.skipped} skipped" + (f" ({why})" if why else "")
-        return f"{self.stage}: {self.items} items, {skipped}; {self.made} shards made, {self.kept} kept"
+        told = f"{self.stage}: {self.items} items, {skipped}; {self.made} shards made, {self.kept} kept"
+        return f"{told}; {self.note}" if self.note else told
 
 
 def fill(
@@ -126,6 +131,25 @@ def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], caption
         write_atomic(
             folder / "preview.png", preview.encode_png(preview.contact_sheet(tiles, captions, columns=6))
         )
+
+
+def leave_masks(
+    folder: Path, ranked: Sequence[tuple[str, dict[str, Any] | None, str]], config: Config, output: Path
+) -> None:
+    """Write folder/preview.png, where there is none, of rows (image, mask as stored or None, caption), evenly
+    spread over them; images that are gone are left out.
+    """
+    if (folder / "preview.png").exists():
+        return
+    tiles, captions = [], []
+    for image, stored, caption in ranked[:: max(1, len(ranked) // PREVIEWED)][:PREVIEWED]:
+        pixels = picture(config, output, image)
+        mask = rle.from_json(stored) if stored else None
+        if pixels is None or (mask and pixels.shape[:2] != (mask.height, mask.width)):
+            continue
+        tiles.append(preview.overlay_mask(pixels, mask) if mask else pixels)
+        captions.append(caption)
+    leave_preview(folder, tiles, captions)
 
 
 def stored_points(row: dict[str, Any]) -> PointSet:

@@ -24,6 +24,7 @@ from ppt.settings import (
     MasksConfig,
     PointsConfig,
     PredictionsConfig,
+    QualityConfig,
     RecordsConfig,
     RelevanceConfig,
     SamConfig,
@@ -51,6 +52,7 @@ class Config(Section):
     sam: SamConfig = SamConfig()
     masks: MasksConfig = MasksConfig()
     labels: LabelsConfig = LabelsConfig()
+    quality: QualityConfig = QualityConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     predictions: PredictionsConfig = PredictionsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Source = Literal["object_centric", "mosaic", "referring"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -125,6 +125,19 @@ class LabelsConfig(Section):
     min_stability: Share = 0.5
     min_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.1
     conflict_iou: Share = 0.9  # overlap at which two sentences' masks are remarked on
+
+
+class QualityConfig(Section):
+    """Bands of the quality, which says what IoU a label is expected to have."""
+
+    keep: Share = 0.75  # from here on: keep
+    drop: Share = 0.5  # below: drop; between the two a person may look
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "QualityConfig":
+        if self.drop > self.keep:
+            raise ValueError(f"drop: expected no more than keep, {self.keep}")
+        return self
 
 
 Weight = Annotated[float, Field(ge=0)]

@@ -216,6 +216,7 @@ class PseudoLabel:
     """The mask chosen for a pair, how much to trust it (`weight` in [0, 1]), and why.
 
     `segmentation` is None, and then `weight` is 0, when there is no mask to train on. `scores` are finite.
+    `review`: what a person decided, who and when; None where nobody did.
     """
 
     id: str
@@ -225,6 +226,7 @@ class PseudoLabel:
     scores: dict[str, float]
     weight: float
     reasons: tuple[str, ...] = ()
+    review: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         _check_unit(f"label {self.id!r}: weight", self.weight)
@@ -236,7 +238,10 @@ class PseudoLabel:
 
     def to_json(self) -> dict[str, Any]:
         segmentation = self.segmentation and self.segmentation.to_json()
-        return {**asdict(self), "segmentation": segmentation, "reasons": list(self.reasons)}
+        row = {**asdict(self), "segmentation": segmentation, "reasons": list(self.reasons)}
+        if self.review is None:
+            row.pop("review")
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "PseudoLabel":

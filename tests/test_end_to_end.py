@@ -19,7 +19,9 @@ SMALLER = (
     "device=cpu", "shard_size=4", "generator.mosaics=6", "generator.steps=4",
     "generator.save_every=2", "segmenter.steps=4", "segmenter.batch=4", "segmenter.save_every=2",
 )  # fmt: skip
-STAGES = ("records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "evaluate")
+STAGES = (
+    "records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "quality", "evaluate",
+)  # fmt: skip
 SCORES = {"miou", "oiou", "pointm", *(f"prec@0.{tenths}" for tenths in range(5, 10))}
 
 

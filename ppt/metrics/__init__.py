@@ -5,10 +5,12 @@ prediction IoU is 0 and U the truth's area: failures stay in all denominators. S
 
 `conventions`: the seven switches in which published evaluators differ. `samples`: one sentence's score.
 `summaries`: mIoU, oIoU, Prec@X, PointM, gIoU with N-acc and T-acc, in whole and in groups. `groups`: by size,
-length, positional words and distractors. `bootstrap`: whether two sets of predictions differ.
+length, positional words and distractors. `ranking`: what a score told without truth is worth. `bootstrap`:
+whether two sets of predictions differ.
 """
 
 from ppt.metrics.conventions import Conventions
+from ppt.metrics.ranking import ranking
 from ppt.metrics.samples import Sample, Score, point_hits, score
 from ppt.metrics.summaries import (
     THRESHOLDS,
@@ -34,6 +36,7 @@ __all__ = [
     "point_hits",
     "pointm",
     "precision_at",
+    "ranking",
     "report",
     "score",
     "summarise",

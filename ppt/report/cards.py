@@ -42,8 +42,9 @@ def card(item: Item, rank: int, photo: int, photo_problem: str | None) -> dict[s
         "ratio": f"{_ratio(item):.4f}",
         "view_box": f"-0.5 -0.5 {record.width} {record.height}",
         "problems": [*item.failures, *hidden],
-        "reasons": words.sentences(item.reasons),
+        "reasons": words.sentences((*item.doubts, *item.reasons)),
         "status": status(item),
+        "band": item.band,
         **_badges(item),
         **_map(item),
         "has_points": item.points is not None,
@@ -73,15 +74,18 @@ def _ratio(item: Item) -> float:
 
 
 def _badges(item: Item) -> dict[str, Any]:
-    weight, iou = item.weight, item.iou
+    weight, iou, worth = item.weight, item.iou, item.worth
     return {
+        "quality": None if item.quality is None else f"{item.quality:.2f}",
+        "quality_percent": number(100 * (item.quality or 0.0)),
+        "sort_worth": -1 if worth is None else worth,
         "weight": "–" if weight is None else f"{weight:.2f}",
         "weight_percent": number(100 * (weight or 0.0)),
         "sort_weight": -1 if weight is None else weight,
         "iou": None if iou is None else f"{iou:.2f}",
         "iou_percent": number(100 * (iou or 0.0)),
         "sort_iou": "" if iou is None else iou,
-        "surprise": "" if iou is None or weight is None else round(weight - iou, 6),
+        "surprise": "" if iou is None or worth is None else round(worth - iou, 6),
     }
 
 

@@ -25,6 +25,7 @@ STAGES = (
     "labels",
     "segmenter",
     "predictions",
+    "quality",
     "truth",
     "evaluate",
 )
@@ -54,10 +55,16 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Item:
-    """One pair and what every stage made of it so far. `iou` and `truth` only where the run was evaluated."""
+    """One pair and what every stage made of it so far. `iou` and `truth` only where the run was evaluated.
+
+    quality: in [0, 1]; band, what to do with the label, and doubts, why. None and "" where it was not judged.
+    """
 
     record: Record
     weight: float | None = None
+    quality: float | None = None
+    band: str = ""
+    doubts: tuple[str, ...] = ()
     labelled: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
@@ -73,6 +80,11 @@ class Item:
     @property
     def id(self) -> str:
         return self.record.pair.id
+
+    @property
+    def worth(self) -> float | None:
+        """How far the label is to be believed: its quality, before that is told its weight."""
+        return self.weight if self.quality is None else self.quality
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ def _learned(folder: Path) -> Learned:
 
 
 def _worst_first(item: Item) -> tuple[float, str]:
-    return (-1.0 if item.weight is None else item.weight), item.id
+    return (-1.0 if item.worth is None else item.worth), item.id
 
 
 def select(items: Sequence[T], limit: int) -> list[T]:
@@ -203,6 +215,7 @@ def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iter
     labels = {row["id"]: row for row in stages["labels"].rows()} if "labels" in stages else {}
     scores = stages["evaluate"].rows() if "evaluate" in stages else ()
     scored = {row["id"]: float(row["iou"]) for row in scores}
+    judged = {row["id"]: row for row in stages["quality"].rows()} if "quality" in stages else {}
     told: dict[str, tuple[str, ...]] = {}
     for failure in failures:
         if failure.stage != "records":  # those are of refused rows, not of the kept one that shares their id
@@ -215,6 +228,10 @@ def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iter
             made = {name: labels[id][name] for name in ("weight", "scores")}
             labelled = labels[id]["segmentation"] is not None
             item = replace(item, **made, reasons=tuple(labels[id]["reasons"]), labelled=labelled)
+        if id in judged:
+            own = judged[id]
+            doubts = tuple(own["reasons"]) if item.labelled else ()
+            item = replace(item, quality=own["quality"], band=own["band"], doubts=doubts)
         yield item
 
 

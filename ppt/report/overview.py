@@ -95,9 +95,26 @@ def metrics(run: Run) -> dict[str, Any]:
     return {"columns": columns, "rows": table, "conventions": told}
 
 
+def _of_quality(run: Run) -> Iterator[dict[str, Any]]:
+    """The quality of the labels, and what it is worth where there is truth."""
+    worth = [item.quality for item in run.items if item.quality is not None]
+    if not worth:
+        return
+    bands = Counter(item.band for item in run.items)
+    counted = " · ".join(f"{band} {bands[band]:,}" for band in ("keep", "review", "drop"))
+    yield _plot("Quality", counted, charts.histogram(worth, 0.0, 1.0, "qualities"))
+    judged = run.metrics.get("quality", {})
+    if judged.get("reliability"):
+        bins = judged["reliability"]
+        xs, ys = [one["quality"] for one in bins], [one["iou"] for one in bins]
+        rank = "" if judged["spearman"] is None else f" · Spearman {judged['spearman']:.2f}"
+        note = f"{len(bins)} bins, off by {judged['error']:.3f}{rank}"
+        yield _plot("IoU with truth, by quality", note, charts.scatter(xs, ys, "quality", "IoU"))
+
+
 def plots(run: Run) -> list[dict[str, Any]]:
     """The plots that the run has values for."""
-    drawn: list[dict[str, Any]] = []
+    drawn = [*_of_quality(run)]
     weights = [item.weight for item in run.items if item.weight is not None]
     if weights:
         drawn.append(_plot("Weight", charts.summary(weights), charts.histogram(weights, 0.0, 1.0, "weights")))

@@ -63,6 +63,7 @@ def build_report(output: Path, images_root: Path | None = None, limit: int = 400
         notices=[*run.mixtures(), *([] if images_root else [_NO_IMAGES])],
         shown=_shown(run, items),
         filters=_filters(cards),
+        trusted=_trusted(run),
         has_iou=any(item.iou is not None for item in items),
         has_truth=any(item.truth is not None for item in items),
         cards=cards,
@@ -101,17 +102,22 @@ def _policy(run: Run) -> dict[str, Any]:
 
 def _shown(run: Run, items: Sequence[Item]) -> str:
     if len(items) == len(run.items):
-        return f"All {len(items):,}, lowest weight first."
+        return f"All {len(items):,}, lowest {_trusted(run)} first."
     worst = (len(items) + 1) // 2
     rest = len(items) - worst
     share = f"{len(items):,} of {len(run.items):,}"
-    return f"{share}: the {worst:,} of lowest weight, then {rest:,} spread evenly over the others."
+    return f"{share}: the {worst:,} of lowest {_trusted(run)}, then {rest:,} spread evenly over the others."
+
+
+def _trusted(run: Run) -> str:
+    """What items are sorted by."""
+    return "quality" if "quality" in run.stages else "weight"
 
 
 def _filters(cards: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The choices by which the items can be narrowed down, where there is more than one."""
     filters: list[dict[str, Any]] = []
-    for key, name in (("status", "Status"), ("split", "Split"), ("source", "Source")):
+    for key, name in (("band", "Band"), ("status", "Status"), ("split", "Split"), ("source", "Source")):
         counts = Counter(card[key] for card in cards if card[key])
         if len(counts) > 1:
             filters.append({"key": key, "name": name, "choices": sorted(counts.items())})

@@ -15,6 +15,11 @@ _WHOLE = {
     "read": "Points from the map’s high, low and middle cells.",
 }
 _OPENED = {
+    "reviewed": "A person looked: {}.",
+    "review_passed_over": "What a person decided is passed over: {}.",
+    "second_opinion": "A second opinion differs: {}.",
+    "weak_agreement": "Fits the words little: {}.",
+    "unsteady_outline": "Its outline is unsteady: {}.",
     "excluded": "Left out of training: {}.",
     "same_mask_as": "Has the same mask as {}.",
     "no_candidate": "No mask: {}.",

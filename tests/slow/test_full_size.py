@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures.pictures import read_rows, write_rows
-from fixtures.walk import SMALL, TINY
+from fixtures.walk import ORDER, SMALL, TINY
 
 from pipelines.cli import DEMO_DATA
 from pipelines.run import run
@@ -102,9 +102,8 @@ def test_every_stage_on_two_images(model, tmp_path):
         ],
     )  # fmt: skip
     found = {summary.stage: summary for summary in run(config, tmp_path / "out")}
-    walked = ["records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "evaluate"]
-    assert list(found) == walked
-    asked = ("records", "relevance", "masks", "labels", "predictions")
+    assert tuple(found) == ORDER
+    asked = ("records", "relevance", "masks", "labels", "predictions", "quality")
     assert {found[name].items for name in asked} == {len(pairs)}
     assert found["evaluate"].items == len(truth)
     masks = list(Artifact.open(tmp_path / "out/masks").rows())

@@ -184,7 +184,7 @@ def test_without_scripts_the_whole_list_is_there_worst_first(browser, report):
 
 def test_the_list_sorts(browser, report):
     browser.open(report)
-    for order, key, sign in (("-weight", "weight", -1), ("iou", "iou", 1), ("-surprise", "surprise", -1)):
+    for order, key, sign in (("-worth", "worth", -1), ("iou", "iou", 1), ("-surprise", "surprise", -1)):
         choose(browser, "#sort", order)
         values = [sign * float(value) for value in shown(browser, key) if value != ""]
         assert len(values) >= 17

@@ -206,6 +206,30 @@ def test_the_segmenters_masks_stand_beside_the_labels(tmp_path):
     assert "Segmenter, mIoU" in html
 
 
+def test_the_quality_orders_the_items_and_says_what_to_do_and_why(tmp_path):
+    output = make_run(tmp_path, plain_scenes(6), judged=True)
+    html = page(output)
+    cards = html.split('<li class="card"')[1:]
+    worth = [float(one.split('data-worth="')[1].split('"')[0]) for one in cards]
+    assert worth == sorted(worth)
+    assert worth[0] == -1, "what failed has no quality"
+    for one, value in zip(cards[1:], worth[1:], strict=True):
+        band = "keep" if value >= 0.75 else "review" if value >= 0.5 else "drop"
+        assert f'data-band="{band}"' in one
+        assert f"<small>{band}</small>{value:.2f}" in one
+        differs = "A second opinion differs: the segmenter means something else (IoU 0.12)." in one
+        assert differs == (band != "keep" and 'class="chosen"' in one)
+    assert "lowest quality first" in html
+    assert '<option value="drop">drop (' in html
+    assert "keep 3 · review 3 · drop 5" in html
+
+
+def test_without_quality_items_go_by_weight(run):
+    html = page(run)
+    assert "lowest weight first" in html
+    assert "Quality" not in html.split("</style>")[1].split("<script>")[0]
+
+
 def test_without_a_segmenter_nothing_is_said_of_one(run):
     assert "egmenter" not in page(run).split("</style>")[1].split("<script>")[0]
 

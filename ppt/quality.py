@@ -1,0 +1,103 @@
+"""How far a pseudo-label is to be believed, from 0 to 1, told without any truth.
+
+The quality of a label is the product of two things that go wrong by themselves:
+
+- *meant*, the chance that its mask is of the thing that the sentence means. A second opinion tells: the mask
+  that the segmenter finds for the same sentence. Where the two show one thing, both are taken to be right.
+  Where they do not, at least one is wrong; which, is told by how often labels that agree with the relevance
+  map as well as this one have the second opinion's consent.
+- its outline: SAM's stability, the IoU of its mask cut a little above and a little below its threshold.
+
+As the two opinions come of one CLIP and one SAM, they may be wrong together, and the quality does not know
+it. Without a second opinion there is nothing to fit: the agreement with the map then counts as it does in
+the label's weight, as a fifth root, and the quality ranks labels but is no chance.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import isotonic_regression
+
+SAME = 0.5
+"""IoU above which two masks show one thing."""
+LEAST = 30
+"""Second opinions that a fit takes at least."""
+ROOT = 1 / 5
+"""Of the agreement, which is one of five terms of a label's weight."""
+Band = Literal["keep", "review", "drop"]
+BANDS: tuple[Band, ...] = get_args(Band)
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """How often a label has the second opinion's consent, by its agreement with the relevance map.
+
+    agreements: ascending; consent: the share of such labels, never falling, in [0, 1]. either: how often one
+    opinion is right, taken to be the same for both.
+    """
+
+    agreements: Float[np.ndarray, " k"]
+    consent: Float[np.ndarray, " k"]
+    either: float
+
+    def meant(
+        self, agreement: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """The chance, in [0, 1], that each label is of the thing that is meant. second: its IoU with the
+        second opinion, NaN where there is none.
+        """
+        alone = np.minimum(np.interp(agreement, self.agreements, self.consent) / max(self.either, 1e-9), 1)
+        both = alone * self.either
+        other_is_wrong = alone * (1 - self.either) / np.maximum(1 - both, 1e-9)
+        differs = np.where(np.isnan(second), alone, other_is_wrong)
+        return np.where(second > SAME, 1.0, differs)
+
+
+def trust(agreement: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) -> Trust | None:
+    """Fitted to the labels with a second opinion; None where there are fewer than `LEAST`. Arguments as those
+    of `Trust.meant`.
+    """
+    asked = ~np.isnan(second)
+    if asked.sum() < LEAST:
+        return None
+    order = np.argsort(agreement[asked], kind="stable")
+    same: Bool[np.ndarray, " k"] = (second[asked] > SAME)[order]
+    fitted = isotonic_regression(same.astype(float)).x
+    # Both are right as often as they agree, and neither is better than the other.
+    return Trust(agreement[asked][order], fitted, float(np.sqrt(same.mean())))
+
+
+def quality(
+    stability: Float[np.ndarray, " n"],
+    agreement: Float[np.ndarray, " n"],
+    second: Float[np.ndarray, " n"],
+    found: Trust | None,
+) -> Float[np.ndarray, " n"]:
+    """The quality of labels in [0, 1]. stability: in [0, 1]; agreement: in [-1, 1]; second: as of
+    `Trust.meant`.
+    """
+    meant = np.clip(agreement, 0, 1) ** ROOT if found is None else found.meant(agreement, second)
+    return np.clip(stability, 0, 1) * meant
+
+
+def band(quality: float, keep: float, drop: float) -> Band:
+    """What to do with a label: keep from `keep` on, drop below `drop`, and a person may look at the rest."""
+    if quality >= keep:
+        return "keep"
+    return "drop" if quality < drop else "review"
+
+
+def reasons(stability: float, agreement: float, second: float | None, keep: float) -> tuple[str, ...]:
+    """What speaks against a label, in words a person understands, the gravest first; nothing where nothing
+    does. second: None where there is no second opinion.
+    """
+    found: list[str] = []
+    if second is not None and second <= SAME:
+        found.append(f"second_opinion:the segmenter means something else (IoU {second:.2f})")
+    if agreement < SAME:
+        found.append(f"weak_agreement:agreement with the relevance map {agreement:.2f}")
+    if stability < keep:
+        found.append(f"unsteady_outline:stability {stability:.2f}")
+    return tuple(found)
