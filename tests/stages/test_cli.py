@@ -198,7 +198,7 @@ def test_the_same_command_again_touches_nothing(command, whole, models, tmp_path
     calls = dict(models.clip.calls), dict(models.sam.calls)
     said = command(*whole)
     assert said.code == 0
-    assert said.out.count("0 shards made, 1 kept") == 4
+    assert said.out.count("0 shards made, 1 kept") == 5
     assert times(tmp_path / "out") == before
     assert snapshot(tmp_path / "out") == bytes_before
     assert (models.clip.calls, models.sam.calls) == calls
