@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import exits, export_command, weights
+from pipelines import exits, export_command, report_command, review, weights
 from pipelines.exits import leave
 from pipelines.shipped import config_path
 from ppt import __version__
@@ -21,6 +21,7 @@ from ppt.config import Config, ConfigError, load_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(weights.app, name="weights")
+app.add_typer(review.app, name="review")
 
 data = typer.Typer(no_args_is_help=True, help="Look at data before anything is made of them.")
 app.add_typer(data, name="data")
@@ -47,7 +48,7 @@ def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
     """Embedded weights and data through every stage that exists, then the report."""
     config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
     skipped = _walk(config, output, fresh)
-    _report(output)
+    report_command.leave_report(output)
     leave(skipped)
 
 
@@ -77,7 +78,7 @@ def run(
             typer.echo(line)
         return
     skipped = _walk(settings, output, fresh)
-    _report(output)
+    report_command.leave_report(output)
     leave(skipped)
 
 
@@ -190,12 +191,7 @@ def predict(
     leave(made.count(False), made.count(True))
 
 
-@app.command()
-def report(directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]) -> None:
-    """One self-contained HTML file: every item with its map, points, candidates and mask; worst first."""
-    _report(directory)
-
-
+app.command()(report_command.report)
 app.command()(export_command.export)
 
 
@@ -300,17 +296,6 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
             )
             raise typer.Exit(1)
     return skipped
-
-
-def _report(output: Path) -> None:
-    from pipelines.stage import images_root
-    from ppt.report import build_report
-
-    try:
-        root = images_root(Config(), output)
-    except FileNotFoundError:
-        root = None  # a run from elsewhere, or none at all; the report says which
-    typer.echo(f"report: {build_report(output, root)}")
 
 
 def main() -> None:

@@ -22,13 +22,18 @@ _RATIOS = (0.66, 2.0)
 """Narrowest and widest frame, width / height, for a picture; one that is beyond is shown whole within it."""
 
 
-def card(item: Item, rank: int, photo: int, photo_problem: str | None) -> dict[str, Any]:
-    """The card of `item`; `photo` is the number of its photograph in the page, which may have a problem."""
+def card(
+    item: Item, rank: int, photo: int, photo_problem: str | None, reviewable: bool = False
+) -> dict[str, Any]:
+    """The card of `item`; `photo` is the number of its photograph in the page, which may have a problem.
+    reviewable: with buttons to decide about its label.
+    """
     record, pair = item.record, item.record.pair
     size = _point_size(item)
     hidden = [f"The photograph cannot be shown: {photo_problem}"] if photo_problem else []
     return {
         "rank": rank,
+        "reviewable": reviewable,
         "photo": photo,
         "id": pair.id,
         "text": pair.text,
@@ -56,6 +61,7 @@ def card(item: Item, rank: int, photo: int, photo_problem: str | None) -> dict[s
         "candidates": [_candidate(item, index) for index in range(len(item.candidates))],
         "truth": figures.mask_path(item.truth) if item.truth else "",
         **_predicted(item),
+        **_other(item),
     }
 
 
@@ -118,6 +124,18 @@ def _predicted(item: Item) -> dict[str, Any]:
         facts.append(("IoU with truth", f"{rle.iou(mask, item.truth) if mask else 0.0:.3f}"))
     path = figures.mask_path(mask) if mask else ""
     return {"has_prediction": True, "prediction": path, "prediction_facts": facts}
+
+
+def _other(item: Item) -> dict[str, Any]:
+    other = item.other
+    if other is None:
+        return {"has_other": False, "other": ""}
+    known = {"weight": other.weight, "quality": other.quality, "IoU with truth": other.iou}
+    facts = [(name, f"{value:.3f}") for name, value in known.items() if value is not None]
+    if other.nearness is not None:
+        facts.append(("IoU with this run", f"{other.nearness:.3f}"))
+    mask = figures.mask_path(other.mask) if other.mask else ""
+    return {"has_other": True, "other": mask, "other_facts": facts or [("not labelled", "")]}
 
 
 def _shown(name: str, score: float) -> str:

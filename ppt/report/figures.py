@@ -25,22 +25,22 @@ _MOST_PARTS = 200
 _HEAT_STEPS = 4
 
 
-def photo_uri(image: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The image as a JPEG data URI, its longest side at most PHOTO_SIDE pixels."""
+def photo_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """The image as a JPEG, its longest side at most PHOTO_SIDE pixels."""
     height, width = image.shape[:2]
     if max(height, width) > PHOTO_SIDE:
         height, width = longest_side_size(height, width, PHOTO_SIDE)
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     quality = [cv2.IMWRITE_JPEG_QUALITY, PHOTO_QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     _, coded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)
-    return _data_uri("jpeg", coded.tobytes())
+    return coded.tobytes()
 
 
 def sheet_uri(path: Path) -> str:
     """A sheet of pictures on disk as a JPEG data URI."""
     coded = io.BytesIO()
     Image.open(path).convert("RGB").save(coded, "JPEG", quality=PHOTO_QUALITY, optimize=True)
-    return _data_uri("jpeg", coded.getvalue())
+    return data_uri("jpeg", coded.getvalue())
 
 
 def heat_uri(relevance: RelevanceMap) -> str | None:
@@ -56,7 +56,7 @@ def heat_uri(relevance: RelevanceMap) -> str | None:
     picture.putpalette(palette[:, :3].tobytes())
     coded = io.BytesIO()
     picture.save(coded, "PNG", optimize=True, transparency=palette[:, 3].tobytes())
-    return _data_uri("png", coded.getvalue())
+    return data_uri("png", coded.getvalue())
 
 
 def mask_path(mask: Rle) -> str:
@@ -91,5 +91,6 @@ def number(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _data_uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes of an image of that kind (jpeg, png) as a URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -54,6 +54,19 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Other:
+    """What another run made of a pair. nearness: IoU of its mask with ours, 0 where one of them has none and
+    None where neither has.
+    """
+
+    weight: float | None
+    quality: float | None
+    iou: float | None
+    mask: Rle | None
+    nearness: float | None
+
+
+@dataclass(frozen=True)
 class Item:
     """One pair and what every stage made of it so far. `iou` and `truth` only where the run was evaluated.
 
@@ -76,6 +89,7 @@ class Item:
     chosen: int | None = None
     truth: Rle | None = None
     predicted: Predicted | None = None
+    other: Other | None = None
 
     @property
     def id(self) -> str:
@@ -108,6 +122,14 @@ class Run:
     failures: tuple[Failure, ...]
     metrics: dict[str, Any]
     learned: Learned | None = None
+
+    @property
+    def of(self) -> str:
+        """What a decision on a label is about: the masks that were to choose from, by the first digits of
+        their fingerprint. "" where there is nothing yet to decide on.
+        """
+        ready = "labels" in self.stages and "masks" in self.stages
+        return self.stages["masks"].fingerprint[:16] if ready else ""
 
     @property
     def stranded(self) -> tuple[Failure, ...]:
@@ -175,15 +197,6 @@ def _learned(folder: Path) -> Learned:
 
 def _worst_first(item: Item) -> tuple[float, str]:
     return (-1.0 if item.worth is None else item.worth), item.id
-
-
-def select(items: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` items in order: the worst half of the limit, then an even spread of the others."""
-    if len(items) <= limit:
-        return list(items)
-    worst = (limit + 1) // 2
-    spread = np.linspace(worst, len(items) - 1, limit - worst).round().astype(int)
-    return [*items[:worst], *(items[index] for index in spread)]
 
 
 def with_pictures(run: Run, items: Sequence[Item]) -> list[Item]:

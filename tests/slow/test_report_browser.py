@@ -1,122 +1,15 @@
-"""The report in a real browser: headless Chromium, driven over its debugging pipe."""
-
-import base64
-import io
-import itertools
-import json
-import os
-import shutil
-import subprocess
+"""The report in a real browser: headless Chromium."""
 
 import numpy as np
 import pytest
+from fixtures.browser import CONTRAST, Browser, choose, shown
 from fixtures.report_run import make_run, plain_scenes
-from PIL import Image
 
 from ppt.report import build_report
 
 pytestmark = pytest.mark.browser
 
 HOSTILE = "<script>document.title='owned'</script><b onclick=x>the cup</b>"
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-    *("--disable-sync", "--disable-component-update", "--disable-quic", "--remote-debugging-pipe"),
-    "--hide-scrollbars",
-]
-
-
-class Browser:
-    """One page of Chromium; `events` keeps what the page reported since it was opened."""
-
-    def __init__(self, profile):
-        program = (
-            shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        )
-        assert program, "these tests need Chromium: apt-get install chromium"
-        ours, self._out = os.pipe()
-        self._in, theirs = os.pipe()
-        command = f'exec "$0" "$@" 3<&{ours} 4>&{theirs}'
-        self._process = subprocess.Popen(
-            ["/bin/bash", "-c", command, program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            pass_fds=(ours, theirs),
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(ours)
-        os.close(theirs)
-        self._pipe = os.fdopen(self._in, "rb")
-        self._ids, self.events, self._session = itertools.count(1), [], None
-        targets = self("Target.getTargets")["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
-        self._session = self("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Log", "Runtime"):
-            self(f"{domain}.enable")
-
-    def close(self):
-        self._session = None
-        self("Browser.close")
-        assert self._process.wait(20) == 0
-        self._pipe.close()
-        os.close(self._out)
-
-    def __call__(self, method, **params):
-        number = next(self._ids)
-        message = {"id": number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
-        while True:
-            reply = self._read()
-            if reply.get("id") == number:
-                assert "error" not in reply, (method, reply)
-                return reply["result"]
-
-    def _read(self):
-        message = bytearray()
-        while (byte := self._pipe.read(1)) not in (b"\0", b""):
-            message += byte
-        reply = json.loads(message)
-        if "method" in reply:
-            self.events.append(reply)
-        return reply
-
-    def open(self, path, width=1280, height=900, scheme="light", script=True):
-        self(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        self("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self("Emulation.setScriptExecutionDisabled", value=not script)
-        self.events.clear()
-        self("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self._read()
-
-    def run(self, expression):
-        result = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def press(self, key):
-        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
-        code = {"Enter": 13, "Escape": 27}.get(key, 0)
-        self("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
-        self("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
-
-    def picture(self, selector):
-        """What is to be seen of one element, (h, w, 3) uint8."""
-        # Cards out of sight have a guessed height: measure only once the page around the element has settled.
-        box = self.run(
-            f"(async () => {{ const e = document.querySelector({json.dumps(selector)});"
-            "for (let i = 0; i < 4; i++) { e.scrollIntoView({block: 'center'});"
-            "await new Promise(requestAnimationFrame); }"
-            "const r = e.getBoundingClientRect();"
-            "return {x: r.x + scrollX, y: r.y + scrollY, width: r.width, height: r.height, scale: 1}; })()"
-        )
-        shot = self("Page.captureScreenshot", format="png", clip=box, captureBeyondViewport=True)
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
 
 
 @pytest.fixture(scope="module")
@@ -137,19 +30,6 @@ def report(tmp_path_factory):
     return build_report(make_run(root, scenes), root / "images")
 
 
-def shown(browser, what="weight"):
-    """A data attribute of every card to be seen, in the order on the page."""
-    cards = "[...document.querySelectorAll('.card')].filter(card => card.offsetParent)"
-    return browser.run(f"{cards}.map(card => card.dataset.{what})")
-
-
-def choose(browser, selector, value):
-    browser.run(
-        f"(() => {{ const e = document.querySelector('{selector}'); e.value = '{value}';"
-        "e.dispatchEvent(new Event(e.tagName === 'INPUT' ? 'input' : 'change')); })()"
-    )
-
-
 def test_it_opens_offline_without_a_complaint(browser, report):
     browser(
         "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0
@@ -159,8 +39,7 @@ def test_it_opens_offline_without_a_complaint(browser, report):
         e["params"]["request"]["url"] for e in browser.events if e["method"] == "Network.requestWillBeSent"
     ]
     assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
-    complaints = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
-    assert [event for event in browser.events if event["method"] in complaints] == []
+    assert browser.complaints() == []
 
 
 def test_hostile_text_is_shown_as_text_and_does_nothing(browser, report):
@@ -255,29 +134,6 @@ def test_nothing_runs_out_of_the_window(browser, report, width):
         ".filter(e => e.clientWidth).map(e => e.outerHTML.slice(0, 80))"
     )
     assert cut == []
-
-
-CONTRAST = """(() => {
-  const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
-  const channel = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const style = getComputedStyle(e), colour = parse(style.backgroundColor);
-      if (style.backgroundColor.startsWith('rgb') && (colour.length === 3 || colour[3] === 1)) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  for (const e of document.querySelectorAll('body *')) {
-    const own = [...e.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || e.closest('svg, script, dialog') || !e.offsetParent) continue;
-    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push([ratio.toFixed(2), e.outerHTML.slice(0, 80)]);
-  }
-  return poor;
-})()"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

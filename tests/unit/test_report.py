@@ -9,11 +9,9 @@ from html import unescape
 import numpy as np
 import pytest
 from fixtures.report_run import Scene, make_run, plain_scenes
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ppt.report import ReportError, build_report
-from ppt.report.gather import read_run, select, with_pictures
+from ppt.report.gather import read_run, with_pictures
 from ppt.store import ArtifactError
 
 HOSTILE = '</style><script>document.title="owned"</script><img src=x onerror=alert(1)>'
@@ -38,6 +36,17 @@ def page(output, **options):
 
 def sentences(html):
     return [unescape(found) for found in re.findall(r'<h3 dir="auto">(.*?)</h3>', html, re.DOTALL)]
+
+
+def facts(html):
+    """What the page hands to its script."""
+    found = re.search(r'<script type="application/json" id="run">(.*?)</script>', html, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def column(found, name):
+    return [row[found["columns"].index(name)] for row in found["items"]]
 
 
 def card(html, number):
@@ -209,7 +218,7 @@ def test_the_segmenters_masks_stand_beside_the_labels(tmp_path):
 def test_the_quality_orders_the_items_and_says_what_to_do_and_why(tmp_path):
     output = make_run(tmp_path, plain_scenes(6), judged=True)
     html = page(output)
-    cards = html.split('<li class="card"')[1:]
+    cards = html.split("</ol>")[0].split('<li class="card"')[1:]
     worth = [float(one.split('data-worth="')[1].split('"')[0]) for one in cards]
     assert worth == sorted(worth)
     assert worth[0] == -1, "what failed has no quality"
@@ -294,29 +303,82 @@ def test_a_damaged_artifact_is_an_error_and_no_page(own):
     assert not (own / "report.html").exists()
 
 
-def test_beyond_the_limit_the_page_shows_the_worst_and_a_spread_and_says_so(run):
-    html = page(run, limit=6)
-    assert "6 of 18: the 3 of lowest weight, then 3 spread evenly over the others." in html
-    everything = [item.id for item in read_run(run).items]
-    shown = re.findall(r'<p class="meta"><code>(.*?)</code>', html)
-    assert shown[:3] == everything[:3]
-    assert shown[-1] == everything[-1]
+def test_beyond_the_limit_items_lie_beside_the_page(own):
+    html = page(own, limit=6)
+    assert "The first 6 are in this file, report_files has the others." in html
+    assert "img-src data: file:;" in html
+    assert "'strict-dynamic'" in html
+    found = facts(html)
+    ids = [item.id for item in read_run(own).items]
+    assert column(found, "id") == ids
+    assert re.findall(r'<p class="meta"><code>(.*?)</code>', html) == ids[:6]
+    [beside] = sorted((own / "report_files").glob("items_*.js"))
+    edition, number, cards, photos = json.loads(f"[{beside.read_text().removeprefix('pptItems(')[:-3]}]")
+    assert (edition, number) == (found["edition"], 0)
+    assert [re.findall(r'<p class="meta"><code>(.*?)</code>', one)[0] for one in cards] == ids[6:]
+    known = set(re.findall(r'id="(photo-\d+)"', html)) | set(photos)
+    assert {name for one in cards for name in re.findall(r'href="#(photo-\d+)"', one)} <= known
+    for markup in photos.values():
+        path = re.search(r'href="(report_files/[0-9a-f]{32}\.jpg)"', markup)
+        assert path is not None
+        assert (own / path[1]).read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_the_files_beside_a_page_are_those_that_it_needs(own):
+    page(own, limit=3)
+    first = {path.name: path.read_bytes() for path in (own / "report_files").iterdir()}
+    page(own, limit=3)
+    assert {path.name: path.read_bytes() for path in (own / "report_files").iterdir()} == first
+    (own / "report_files" / "items_0099.js").write_text("old")
+    (own / "report_files" / "mine.txt").write_text("a person's own")
+    page(own, limit=10)
+    left = {path.name for path in (own / "report_files").iterdir()}
+    assert "items_0099.js" not in left
+    assert len(left) < len(first) + 1
+    page(own)
+    assert [path.name for path in (own / "report_files").iterdir()] == ["mine.txt"]
+    (own / "report_files" / "mine.txt").unlink()
+    page(own)
+    assert not (own / "report_files").exists()
+
+
+def test_hostile_text_beside_the_page_stays_text(tmp_path):
+    scene = plain_scenes(1)[0]
+    sentences = tuple((f"{HOSTILE} {side}", mask) for side, (_, mask) in enumerate(scene.sentences))
+    output = make_run(tmp_path, [Scene("a.png", scene.image, sentences)])
+    html = page(output, limit=1)
+    beside = (output / "report_files" / "items_0001.js").read_text()
+    for text in (html, beside):
+        assert "<img src=x" not in text
+        assert "</style><script>" not in text
+    assert [words[0] for words in column(facts(html), "words")] == sorted(
+        (text for text, _ in sentences), key=lambda text: text.endswith("0")
+    )
+
+
+def test_the_index_knows_of_every_item_what_it_is_sorted_and_searched_by(run):
+    found = facts(page(run))
+    items = read_run(run).items
+    assert column(found, "id") == [item.id for item in items]
+    assert column(found, "iou") == [None if i.iou is None else round(i.iou, 6) for i in items]
+    told = [[found["strings"][number] for number in row] for row in column(found, "told")]
+    assert any("the decoder gave values that are not finite" in " ".join(row) for row in told)
+    assert found["of"] == read_run(run).stages["masks"].fingerprint[:16]
+    assert '<select class="filter" data-key="kinds"' in page(run)
+
+
+def test_a_run_without_labels_is_not_reviewed(own):
+    assert 'data-mark="keep"' in page(own)
+    shutil.rmtree(own / "evaluate")
+    shutil.rmtree(own / "labels")
+    html = page(own)
+    assert facts(html)["of"] == ""
+    assert "data-mark" not in html.split("<script")[0].split("</style>")[1]
 
 
 def test_a_limit_below_one_is_refused(run):
     with pytest.raises(ValueError, match=r"got 0"):
         build_report(run, limit=0)
-
-
-@given(total=st.integers(0, 300), limit=st.integers(1, 40))
-def test_a_selection_is_in_order_without_repeats_and_holds_the_worst(total, limit):
-    chosen = select(list(range(total)), limit)
-    assert len(chosen) == min(total, limit)
-    assert chosen == sorted(set(chosen))
-    worst = (len(chosen) + 1) // 2
-    assert chosen[:worst] == list(range(worst))
-    if len(chosen) - worst > 1:
-        assert chosen[-1] == total - 1
 
 
 def test_pictures_belong_to_their_items(run):

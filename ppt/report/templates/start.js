@@ -1,0 +1,3 @@
+if (run.of) startReview();
+if (run.live) startLive();
+start();
