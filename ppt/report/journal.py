@@ -27,6 +27,7 @@ class Journal:
         self.of = of
         self.last: dict[str, dict[str, Any]] = {}
         self._lock = FileLock(folder / f".{FILE_NAME}.lock")
+        self._open = False
 
     def __enter__(self) -> "Journal":
         try:
@@ -40,13 +41,17 @@ class Journal:
         except BaseException:
             self._lock.release()
             raise
+        self._open = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._open = False
         self._lock.release()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a decision; it is on the disk when this returns. Raises OSError."""
+        """Add a decision; it is on the disk when this returns. Raises OSError, also after the block."""
+        if not self._open:
+            raise OSError(f"{self.path}: the review has ended")
         # Opened each time: the file may have been replaced by another since.
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:

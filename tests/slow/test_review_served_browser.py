@@ -74,7 +74,7 @@ def test_marks_are_saved_as_they_are_made_and_are_there_again(browser, output):
         browser.open(url)
         for key in ("j", "y", "j", "x", "u"):
             browser.press(key)
-        browser.wait("marks.size === 2")
+        browser.wait("marks.size === 2 && !saving")
         browser.open(url)
         browser.wait("marks.size === 2")
         assert browser.run("document.querySelector('#item-1').dataset.mark") == "keep"
@@ -115,7 +115,7 @@ def test_a_click_shows_sams_mask_and_enter_accepts_it(browser, output):
         browser.press("Enter")
         browser.wait(f"document.querySelector('#item-{best}').dataset.mark === 'mask'")
         assert not browser.run("document.querySelector('#large').open")
-        browser.wait("marks.size === 1")
+        browser.wait("marks.size === 1 && !saving")
         assert browser.complaints() == []
     [row] = rows(output)
     assert row["decision"] == "mask"

@@ -249,6 +249,14 @@ def test_there_is_one_writer(journal, output):
         pass
 
 
+def test_once_a_review_has_ended_nothing_more_is_written(output):
+    with Journal(output, "x") as journal:
+        journal.append({"id": "a", "of": "x"})
+    with pytest.raises(OSError, match="has ended"):
+        journal.append({"id": "b", "of": "x"})
+    assert len(rows(output)) == 1
+
+
 def test_a_run_without_labels_has_nothing_to_review(scenes, sam, tmp_path):
     output = make_run(tmp_path, scenes, evaluated=False)
     (output / "labels" / "index.json").unlink()

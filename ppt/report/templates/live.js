@@ -2,6 +2,8 @@
 const editor = { item: null, touched: false, points: [], masks: [], at: 0, ready: null, asked: 0 };
 const SIGNS = { 1: "plus", 0: "minus", "-1": "ignored" };
 
+let saving = 0; // marks that are not yet on the disk
+
 async function post(path, value) {
   const headers = { "Content-Type": "application/json" };
   const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(value) });
@@ -104,9 +106,11 @@ async function startLive() {
   byId("who").value = run.live.who;
   let before = Promise.resolve(); // one after the other: the last line of an item wins
   keep = (row) => {
-    before = before.catch(() => {}).then(() => post("decide", row));
+    saving += 1;
+    before = before.catch(() => {}).then(() => post("decide", row)).finally(() => { saving -= 1; });
     return before;
   };
+  globalThis.addEventListener("beforeunload", (event) => { if (saving) event.preventDefault(); });
   if (run.live.ask) {
     whenEnlarged = begin;
     inDialog = editByKey;
