@@ -58,11 +58,15 @@ def run(directory: Path, to: Path, asked: Asked) -> Tally:
     """
     format, way = formats.named(asked.format, asked.wishes, asked.way)
     records, made = Artifact.open(directory / "records"), Artifact.open(directory / asked.made_from)
-    judged = _judged(directory, made) if asked.made_from == "labels" else None
+    judged = stage.quality_of(directory, made) if asked.made_from == "labels" else None
     root = stage.images_root(Config(), directory) if way != "none" else directory
     tally = Tally()
     with place.replacing(to) as (folder, finish):
-        job = Job(Carrier(root, _policy(records), way, folder), asked.wishes, tally)
+        job = Job(
+            Carrier(root, ImagePolicy.of(records.manifest.config["records"]), way, folder),
+            asked.wishes,
+            tally,
+        )
         with tqdm(
             total=records.index["items"] - records.index["failed"],
             desc=asked.format, unit="item", disable=not sys.stderr.isatty(), leave=False,
@@ -117,16 +121,6 @@ def summary(asked: Asked, to: Path, tally: Tally) -> list[str]:
     return lines + [f"note: {count} {note}" for note, count in sorted(tally.notes.items())]
 
 
-def _judged(directory: Path, labels: Artifact) -> Artifact | None:
-    """The quality of the labels, where they were judged. Raises ArtifactError where it is of other labels."""
-    if not (directory / "quality" / "index.json").exists():
-        return None
-    found = Artifact.open(directory / "quality")
-    if found.manifest.inputs["labels"] != labels.fingerprint:
-        raise ArtifactError(f"{found.folder}: is of other labels; run `ppt quality --fresh`")
-    return found
-
-
 def _labelled(record: Record, row: dict[str, Any], told: dict[str, Any] | None) -> Labelled:
     mask = rle.from_json(row["segmentation"]) if row["segmentation"] else None
     reasons = row.get("reasons", ())
@@ -147,12 +141,6 @@ def _ticking(groups: Iterable[list[Labelled]], bar: tqdm) -> Iterator[list[Label
     for group in groups:
         yield group
         bar.update(len(group))
-
-
-def _policy(records: Artifact) -> ImagePolicy:
-    """How the records' images were read."""
-    known = records.manifest.config["records"]
-    return ImagePolicy(known["max_pixels"], known["exif"], known["alpha"], known["follow_links"])
 
 
 def _about(directory: Path, asked: Asked, splits: list[str]) -> About:

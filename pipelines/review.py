@@ -12,6 +12,7 @@ from ppt.types import MaskCandidates, PointSet, Record
 
 if TYPE_CHECKING:
     from ppt.backbones.sam import SamModel
+    from ppt.records.images import ImagePolicy
     from ppt.report.gather import Run
 
 app = typer.Typer(no_args_is_help=True, help="Decide about labels: keep, drop, another mask.")
@@ -66,12 +67,8 @@ def serve(
 class Asking:
     """SAM and the images of a run; the last few images stay embedded."""
 
-    def __init__(self, sam: "SamModel", config: Config, root: Path) -> None:
-        from pipelines import stage
-
-        self._sam = sam
-        self._policy = stage.image_policy(config)
-        self._root = root
+    def __init__(self, sam: "SamModel", policy: "ImagePolicy", root: Path) -> None:
+        self._sam, self._policy, self._root = sam, policy, root
         self._embedded: dict[str, object] = {}
 
     def __call__(self, record: Record, points: PointSet) -> MaskCandidates:
@@ -90,22 +87,17 @@ class Asking:
 
 
 def _config(run: "Run", overrides: list[str]) -> Config:
-    """How the run read its images, and its SAM; a weights file has no place in an artifact, so that one is
-    named again with sam.weights.
-    """
-    made = {name: stage.manifest.config for name, stage in run.stages.items()}
-    known = {"sam": made.get("masks", {}).get("sam")}
-    read = made["records"]["records"]
-    names = ("max_pixels", "exif", "alpha", "follow_links")
-    settings = [f"records.{name}={canonical_json(read[name])}" for name in names]
-    settings += [f"{name}={canonical_json(section)}" for name, section in known.items() if section]
-    return load_config(None, [*settings, *overrides])
+    """The run's SAM; a weights file has no place in an artifact, so that one is named with sam.weights."""
+    masks = run.stages.get("masks")
+    known = masks.manifest.config.get("sam") if masks else None
+    return load_config(None, [*([f"sam={canonical_json(known)}"] if known else []), *overrides])
 
 
 def _sam(run: "Run", config: Config, root: Path | None) -> Asking | None:
     """The run's own SAM; None, told in a line, where it or the images are not here."""
     from pipelines.doors import open_sam_door
     from ppt.backbones.weights import WeightsError
+    from ppt.records.images import ImagePolicy
 
     if root is None:
         typer.echo("Points cannot be tried: it is not known where the images lie.", err=True)
@@ -119,7 +111,7 @@ def _sam(run: "Run", config: Config, root: Path | None) -> Asking | None:
     if known not in (None, sam.weights_sha256):
         typer.echo("Points cannot be tried: the run had another SAM; name that one in sam.weights", err=True)
         return None
-    return Asking(sam, config, root)
+    return Asking(sam, ImagePolicy.of(run.stages["records"].manifest.config["records"]), root)
 
 
 def _name() -> str:

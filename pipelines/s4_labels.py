@@ -18,14 +18,13 @@ from ppt import labels
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
-from ppt.review import Decision, ReviewError, read_review, reviewed
+from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import from_json
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
 from ppt.types import PseudoLabel
 
 STAGE = "labels"
-REVIEW = "review.jsonl"
 SCORES = ("predicted_iou", "stability", "agreement", "relevance", "contrast", "area")
 
 
@@ -42,11 +41,12 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact, ReviewError and the errors of what
     it reads.
     """
-    masks, review = Artifact.open(output / "masks"), output / REVIEW
-    inputs = {"masks": masks.fingerprint}
+    masks, review = Artifact.open(output / "masks"), output / FILE_NAME
+    inputs, decisions = {"masks": masks.fingerprint}, dict[str, Decision]()
     if review.exists():
-        _decisions(output)  # before any work
-        inputs["review"] = hashlib.sha256(review.read_bytes()).hexdigest()
+        data = review.read_bytes()  # once: `ppt review serve` may be adding to it
+        decisions = _decisions(review, data)
+        inputs["review"] = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         STAGE,
         schema_version=2,
@@ -57,38 +57,34 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     plan = {key: [row["id"] for row in masks.rows(key)] for key in masks.keys}
     with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output)
+        make = functools.partial(context, config, output, decisions)
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "labels.jsonl", json_lines(rows))
         ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))
         shown = [(row["image"], row["segmentation"], f"{row['weight']:.2f} {row['text']}") for row in ranked]
         stage.leave_masks(artifact.folder, shown, config, output)
-    return replace(summary, note=_told(_decisions(output), rows))
+    return replace(summary, note=_told(decisions, rows))
 
 
 def take_review(review: Path, output: Path) -> bool:
     """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
-    data, kept = review.read_bytes(), output / REVIEW
-    try:
-        read_review(data)
-    except ReviewError as error:
-        raise ReviewError(f"{review}: {error}") from None
+    data, kept = review.read_bytes(), output / FILE_NAME
+    _decisions(review, data)
     if kept.exists() and kept.read_bytes() == data:
         return False
     write_atomic(kept, data)
     return True
 
 
-def context(config: Config, output: Path) -> Context:
+def context(config: Config, output: Path, decisions: dict[str, Decision]) -> Context:
     """The context of one process."""
-    return Context(config, Artifact.open(output / "masks"), _decisions(output))
+    return Context(config, Artifact.open(output / "masks"), decisions)
 
 
-def _decisions(output: Path) -> dict[str, Decision]:
-    path = output / REVIEW
+def _decisions(path: Path, data: bytes) -> dict[str, Decision]:
     try:
-        return read_review(path.read_bytes()) if path.exists() else {}
+        return read_review(data)
     except ReviewError as error:
         raise ReviewError(f"{path}: {error}") from None
 

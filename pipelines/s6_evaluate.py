@@ -102,9 +102,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
         raise StaleArtifact(
             f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
         )
-    segmenter, predictions, quality = (
-        _made(output / name) for name in ("segmenter", "predictions", "quality")
-    )
+    segmenter, predictions = (_made(output / name) for name in ("segmenter", "predictions"))
+    quality = stage.quality_of(output, labels)
     _check_of_one_run(labels, segmenter, predictions)
     samples = s6_samples.of_labels(truth, records, masks, labels)
     conventions = s6_samples.standing(config, records)
@@ -140,7 +139,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
             told += f"; segmenter: {drawn.binarisation}"
             ensure(writer.folder / "segmenter.jsonl", json_lines([score.to_json() for score in own]))
         if quality is not None:
-            found["quality"] = s6_quality.measured(quality, labels, scores)
+            found["quality"] = s6_quality.measured(quality, scores)
         if config.evaluate.nta:
             found["nta"], each = s6_activation.measured(config, output, samples, segmenter)
             ensure(writer.folder / "nta.jsonl", json_lines(each))

@@ -21,7 +21,7 @@ from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
 from ppt.shard import Shard
-from ppt.store import Artifact, Writer
+from ppt.store import Artifact, StaleArtifact, Writer
 from ppt.types import PointSet, Record
 
 C = TypeVar("C")
@@ -131,6 +131,16 @@ def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], caption
         write_atomic(
             folder / "preview.png", preview.encode_png(preview.contact_sheet(tiles, captions, columns=6))
         )
+
+
+def quality_of(output: Path, labels: Artifact) -> Artifact | None:
+    """DIR/quality; None where labels were not judged. Raises StaleArtifact where it is of other labels."""
+    if not (output / "quality" / "index.json").exists():
+        return None
+    found = Artifact.open(output / "quality")
+    if found.manifest.inputs["labels"] != labels.fingerprint:
+        raise StaleArtifact(f"{found.folder}: is of other labels; run `ppt quality --fresh`")
+    return found
 
 
 def leave_masks(

@@ -22,6 +22,8 @@ from scipy.optimize import isotonic_regression
 
 SAME = 0.5
 """IoU above which two masks show one thing."""
+WEAK = 0.5
+"""Agreement with the relevance map below which it is a reason to doubt."""
 LEAST = 30
 """Second opinions that a fit takes at least."""
 ROOT = 1 / 5
@@ -96,7 +98,7 @@ def reasons(stability: float, agreement: float, second: float | None, keep: floa
     found: list[str] = []
     if second is not None and second <= SAME:
         found.append(f"second_opinion:the segmenter means something else (IoU {second:.2f})")
-    if agreement < SAME:
+    if agreement < WEAK:
         found.append(f"weak_agreement:agreement with the relevance map {agreement:.2f}")
     if stability < keep:
         found.append(f"unsteady_outline:stability {stability:.2f}")

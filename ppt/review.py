@@ -21,6 +21,8 @@ from ppt.types import PseudoLabel
 
 Decided = Literal["keep", "drop", "candidate", "mask", "flag", "none"]
 DECISIONS: tuple[Decided, ...] = get_args(Decided)
+FILE_NAME = "review.jsonl"
+"""In the folder of a run."""
 _TEXTS = ("note", "who", "when", "of")
 _LISTED = 5
 

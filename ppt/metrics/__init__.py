@@ -10,7 +10,7 @@ whether two sets of predictions differ.
 """
 
 from ppt.metrics.conventions import Conventions
-from ppt.metrics.ranking import ranking
+from ppt.metrics.ranking import ranking, spearman
 from ppt.metrics.samples import Sample, Score, point_hits, score
 from ppt.metrics.summaries import (
     THRESHOLDS,
@@ -39,5 +39,6 @@ __all__ = [
     "ranking",
     "report",
     "score",
+    "spearman",
     "summarise",
 ]

@@ -31,7 +31,7 @@ def ranking(
     of = {band: np.array([one == band for one in bands]) for band in sorted(set(bands))}
     return {
         "n": len(quality),
-        "spearman": _spearman(quality, iou),
+        "spearman": spearman(quality, iou),
         "error": distance / max(len(quality), 1),
         "without_worst": left,
         "gained": left - _mean(iou),
@@ -40,7 +40,8 @@ def ranking(
     }
 
 
-def _spearman(xs: Float[np.ndarray, " n"], ys: Float[np.ndarray, " n"]) -> float | None:
+def spearman(xs: Float[np.ndarray, " n"], ys: Float[np.ndarray, " n"]) -> float | None:
+    """The rank correlation in [-1, 1]; None where a side does not vary."""
     if len(xs) < 2 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return None
     return float(np.corrcoef(rankdata(xs), rankdata(ys))[0, 1])

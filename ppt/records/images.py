@@ -15,9 +15,9 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -70,6 +70,11 @@ class ImagePolicy:
     exif: Literal["ignore", "transpose"]
     alpha: Literal["white", "black"]
     follow_links: bool
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> "ImagePolicy":
+        """The policy that a `records` section, as a manifest keeps it, tells among other things."""
+        return cls(**{field.name: section[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ from statistics import fmean, median
 import numpy as np
 from markupsafe import Markup
 
+from ppt.metrics import spearman
+
 _WIDTH, _HEIGHT = 340, 168
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 24
 _MOST_DOTS = 2000
@@ -96,17 +98,7 @@ def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     """Spearman's rank correlation in [-1, 1]; None below three items, or where a side does not vary."""
     if len(xs) < 3:
         return None
-    a, b = (_ranks(np.asarray(values, np.float64)) for values in (xs, ys))
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum() / scale) if scale > 0 else None
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Centred ranks; those who tie share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks = (last - (counts - 1) / 2)[inverse]
-    return ranks - ranks.mean()
+    return spearman(np.asarray(xs, np.float64), np.asarray(ys, np.float64))
 
 
 def _svg(parts: list[Markup], label: str) -> Markup:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from ppt.shard import Failure
 from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap
 
-T = TypeVar("T")
 STAGES = (
     "records",
     "relevance",

@@ -11,8 +11,7 @@ from filelock import FileLock, Timeout
 from ppt.config import canonical_json
 from ppt.durable import write_atomic
 from ppt.report.gather import ReportError
-
-FILE_NAME = "review.jsonl"
+from ppt.review import FILE_NAME
 
 
 class Journal:

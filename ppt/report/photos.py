@@ -31,9 +31,8 @@ class Photos:
     """
 
     def __init__(self, run: Run, root: Path | None) -> None:
-        section = run.stages["records"].manifest.config["records"]
-        names = ("max_pixels", "exif", "alpha", "follow_links")  # as the records stage read them
-        self._policy = images.ImagePolicy(**{name: section[name] for name in names})
+        # As the records stage read them.
+        self._policy = images.ImagePolicy.of(run.stages["records"].manifest.config["records"])
         self._root = root
         self._known: dict[str, tuple[int, str | None]] = {}
         self._waiting: dict[int, Photo] = {}
