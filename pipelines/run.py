@@ -1,5 +1,7 @@
 """The recipe: pairs in, scored masks out. Every stage reads what the one before it left on disk."""
 
+import functools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -17,36 +19,50 @@ from pipelines import (
 )
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
+from ppt import times
 from ppt.config import Config
 from ppt.records import sources
 
 Done: TypeAlias = Summary | Evaluation
+Stage: TypeAlias = Callable[[Config, Path, bool], Done]
 
-STAGES: dict[str, Callable[[Config, Path, bool], Done]] = {
-    "records": s0_records.run,
-    "relevance": s1_relevance.run,
-    "points": s2_points.run,
-    "masks": s3_masks.run,
-    "labels": s4_labels.run,
-    "segmenter": s5_segmenter.run,
-    "predictions": s5_predictions.run,
-    "quality": s5_quality.run,
+
+def _timed(stage: Stage) -> Stage:
+    """The stage, which also leaves in DIR/times.jsonl how long it took, where there was something to do."""
+
+    @functools.wraps(stage)
+    def run(config: Config, output: Path, fresh: bool = False) -> Done:
+        began = time.monotonic()
+        done = stage(config, output, fresh)
+        if isinstance(done, Summary) and done.made:
+            times.note(output, done.stage, time.monotonic() - began, afresh=done.kept == 0)
+        return done
+
+    return run
+
+
+STAGES: dict[str, Stage] = {
+    "records": _timed(s0_records.run),
+    "relevance": _timed(s1_relevance.run),
+    "points": _timed(s2_points.run),
+    "masks": _timed(s3_masks.run),
+    "labels": _timed(s4_labels.run),
+    "segmenter": _timed(s5_segmenter.run),
+    "predictions": _timed(s5_predictions.run),
+    "quality": _timed(s5_quality.run),
     "evaluate": s6_evaluate.run,
 }
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
-    yield s0_records.run(config, output, fresh)
-    yield s1_relevance.run(config, output, fresh)
+    names = ["records", "relevance", "masks", "labels", "quality"]
     if config.points.method == "generator":
-        yield s2_points.run(config, output, fresh)
-    yield s3_masks.run(config, output, fresh)
-    yield s4_labels.run(config, output, fresh)
+        names.insert(names.index("masks"), "points")
     if config.with_segmenter:
-        yield s5_segmenter.run(config, output, fresh)
-        yield s5_predictions.run(config, output, fresh)
-    yield s5_quality.run(config, output, fresh)
+        names[-1:-1] = ["segmenter", "predictions"]
+    for name in names:
+        yield STAGES[name](config, output, fresh)
     if not sources.may_tell_truth(config.records):
         yield s6_evaluate.without_truth()
     else:

@@ -68,7 +68,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     shards = plan.shards(chosen, contents, config.shard_size)
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections(STAGE),
         inputs={"pairs": _identity(found.files), "images": fingerprint(contents)},
         weights={},

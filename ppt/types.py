@@ -23,13 +23,17 @@ ImageEmbedding: TypeAlias = Any  # opaque: only the door that made it looks insi
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of the user's file: an image (path relative to that file's folder) and a sentence about it."""
+    """One row of the user's file: an image (path relative to that file's folder) and a sentence about it.
+
+    split, source, kind: what it is sorted by; kind is whatever the user says of the sentence.
+    """
 
     id: str
     image: str
     text: str
     split: str = ""
     source: Source = "referring"
+    kind: str = ""
 
     def __post_init__(self) -> None:
         for name, value in (("id", self.id), ("image", self.image), ("text", self.text)):

@@ -1,5 +1,6 @@
 """Shape checks are on in tests alone: jaxtyping's annotations are verified on every call into the library."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,9 @@ from jaxtyping import install_import_hook
 if TYPE_CHECKING:
     from fixtures.models import FakeClip, FakeSam
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two tests at a time, and threads that wait for each other: 10 x
 _hook = install_import_hook("ppt", "beartype.beartype")
 
 

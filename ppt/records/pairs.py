@@ -172,7 +172,7 @@ def _checked(where: str, value: dict[str, Any] | RowError) -> Row:
         check_image_path(image)
         if not any(_means_something(character) for character in text):
             raise RowError("empty_text", f"the text has no word in it: {text!r:.80}")
-        pair = Pair(row.id, image, text, split, _known_source(source))
+        pair = Pair(row.id, image, text, split, _known_source(source), row.kind)
     except RowError as error:
         return _refused(row, error)
     except ValueError as error:

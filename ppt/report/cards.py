@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppt import rle
+from ppt.config import canonical_json
 from ppt.report import figures, words
 from ppt.report.figures import number
 from ppt.report.gather import Item
@@ -123,7 +124,9 @@ def _predicted(item: Item) -> dict[str, Any]:
     if item.truth is not None:
         facts.append(("IoU with truth", f"{rle.iou(mask, item.truth) if mask else 0.0:.3f}"))
     path = figures.mask_path(mask) if mask else ""
-    return {"has_prediction": True, "prediction": path, "prediction_facts": facts}
+    stored = canonical_json(mask.to_json()) if mask else ""
+    told = {"prediction_facts": facts, "prediction_rle": stored}
+    return {"has_prediction": True, "prediction": path, **told}
 
 
 def _other(item: Item) -> dict[str, Any]:

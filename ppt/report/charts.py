@@ -80,10 +80,10 @@ def _corner(x: float, y: float, xs: Sequence[float], top: float) -> str:
     return f"{_n(across)},{_n(_HEIGHT - _BOTTOM - _plot_height() * min(max(y / top, 0.0), 1.0))}"
 
 
-def bars(rows: Sequence[tuple[str, int]], what: str) -> Markup:
-    """One horizontal bar per (name, count), the count written out; in the order given."""
-    most = max((count for _, count in rows), default=1) or 1
-    body = Markup("").join(_ROW.format(name, _n(100 * count / most), f"{count:,}") for name, count in rows)
+def bars(rows: Sequence[tuple[str, int | float, str]], what: str) -> Markup:
+    """One horizontal bar per (name, value, the value written out); in the order given."""
+    most = max((value for _, value, _ in rows), default=1) or 1
+    body = Markup("").join(_ROW.format(name, _n(100 * value / most), said) for name, value, said in rows)
     return Markup('<dl class="hbars" aria-label="{}">{}</dl>').format(what, body)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppt import rle
+from ppt import rle, times
 from ppt.durable import json_object, parsed_lines
 from ppt.report import words
 from ppt.rle import Rle
@@ -113,7 +113,10 @@ class Learned:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything the page says about a run, and its items, worst first. Items carry no pictures yet."""
+    """Everything the page says about a run, and its items, worst first. Items carry no pictures yet.
+
+    times: stage -> seconds that it took, where that was noted.
+    """
 
     folder: Path
     stages: dict[str, Artifact]
@@ -121,6 +124,7 @@ class Run:
     failures: tuple[Failure, ...]
     metrics: dict[str, Any]
     learned: Learned | None = None
+    times: dict[str, float] = field(default_factory=dict)
 
     @property
     def of(self) -> str:
@@ -172,7 +176,7 @@ def read_run(output: Path) -> Run:
     metrics = json_object(output / "evaluate" / "metrics.json") if "evaluate" in stages else None
     items = sorted(_joined(stages, failures), key=_worst_first)
     learned = _learned(output / "points") if "points" in stages else None
-    return Run(output.resolve(), stages, tuple(items), failures, metrics or {}, learned)
+    return Run(output.resolve(), stages, tuple(items), failures, metrics or {}, learned, times.told(output))
 
 
 def _learned(folder: Path) -> Learned:

@@ -7,15 +7,24 @@ from typing import Any
 from markupsafe import Markup
 
 from ppt.config import canonical_json
+from ppt.metrics import groups as metric_groups
 from ppt.report import words
 from ppt.report.cards import status
 from ppt.report.gather import Item
 
 COLUMNS = (
-    "id", "words", "split", "source", "status", "band", "worth", "weight", "iou", "surprise", "area",
-    "pixels", "told", "kinds", "nearness",
+    "id", "words", "split", "source", "kind", "place", "status", "band", "worth", "weight", "iou", "surprise",
+    "area", "pixels", "told", "kinds", "nearness",
 )  # fmt: skip
 """What a row holds; `told` and `kinds` are numbers of strings, which many items share."""
+_CHOICES = {
+    "band": "Band",
+    "status": "Status",
+    "split": "Split",
+    "source": "Source",
+    "kind": "Kind",
+    "place": "Words of place",
+}
 _MOST_KINDS = 30
 
 
@@ -34,7 +43,7 @@ def as_markup(value: dict[str, Any]) -> Markup:
 def filters(items: Sequence[Item]) -> list[dict[str, Any]]:
     """The choices by which the items can be narrowed down, where there is more than one."""
     found: list[dict[str, Any]] = []
-    for key, name in (("band", "Band"), ("status", "Status"), ("split", "Split"), ("source", "Source")):
+    for key, name in _CHOICES.items():
         counts = Counter(_choice(item, key) for item in items)
         del counts[""]
         if len(counts) > 1:
@@ -52,7 +61,7 @@ def _row(item: Item, numbers: dict[str, int]) -> list[Any]:
     return [
         pair.id,
         [pair.text, pair.id, pair.image],
-        *(_choice(item, key) for key in ("split", "source", "status", "band")),
+        *(_choice(item, key) for key in ("split", "source", "kind", "place", "status", "band")),
         -1 if worth is None else _short(worth),
         -1 if item.weight is None else _short(item.weight),
         None if item.iou is None else _short(item.iou),
@@ -67,7 +76,15 @@ def _row(item: Item, numbers: dict[str, int]) -> list[Any]:
 
 def _choice(item: Item, key: str) -> str:
     pair = item.record.pair
-    return {"split": pair.split, "source": pair.source, "status": status(item), "band": item.band}[key]
+    match key:
+        case "status":
+            return status(item)
+        case "band":
+            return item.band
+        case "place":
+            return metric_groups.position(pair.text)
+        case _:
+            return getattr(pair, key)
 
 
 def _kinds(item: Item) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ppt import times
 from ppt.config import fingerprint
 from ppt.metrics import groups as metric_groups
 from ppt.report import charts, figures, words
@@ -133,7 +134,12 @@ def plots(run: Run) -> list[dict[str, Any]]:
     if losses:
         total = sum(count for _, count in losses)
         title, note = "What was lost, and why", f"{total:,} in {_count(len(losses), 'kind')}"
-        drawn.append(_plot(title, note, charts.bars(losses[:_MOST_BARS], title), wide=True))
+        rows = [(name, count, f"{count:,}") for name, count in losses[:_MOST_BARS]]
+        drawn.append(_plot(title, note, charts.bars(rows, title), wide=True))
+    if run.times:
+        title, note = "How long the stages took", f"{times.spoken(sum(run.times.values()))} in all"
+        rows = [(name, seconds, times.spoken(seconds)) for name, seconds in run.times.items()]
+        drawn.append(_plot(title, note, charts.bars(rows, title), wide=True))
     return drawn
 
 

@@ -120,6 +120,7 @@ def render(
         has_iou=any(item.iou is not None for item in run.items),
         has_area=any("area" in item.scores for item in run.items),
         has_truth="truth" in run.stages and not run.mixtures(),
+        has_predictions="predictions" in run.stages,
         reviewable=bool(run.of),
         live=live,
         cards=cards,

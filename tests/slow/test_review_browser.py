@@ -3,10 +3,12 @@
 import json
 import time
 
+import numpy as np
 import pytest
 from fixtures.browser import CONTRAST, Browser, choose, shown
 from fixtures.report_run import make_run, plain_scenes
 
+from ppt import rle
 from ppt.report import build_report
 from ppt.store import Artifact
 
@@ -94,6 +96,32 @@ def test_buttons_mark_as_the_keys_do(browser, report):
     browser.run("document.querySelector('#item-8 button[data-mark=none]').click()")
     assert list(marks(browser).values()) == ["drop", "candidate", "none"]
     assert not browser.run("document.querySelector('#large').open")
+
+
+def test_the_segmenters_mask_is_picked_and_drawn_on_the_card(browser, tmp_path):
+    run = make_run(tmp_path, plain_scenes(9), segmenter=True)
+    browser.open(build_report(run, run.parent / "images"))
+    first = id_of(browser, 1)
+    browser.press("j")
+    browser.press("s")
+    assert marks(browser) == {first: "mask"}
+    [row] = saved(browser, tmp_path)
+    [stored] = [r["segmentation"] for r in Artifact.open(run / "predictions").rows() if r["id"] == first]
+    assert row["segmentation"] == stored
+    mask = rle.decode(rle.from_json(stored))
+    filled = browser.run(f"""(() => {{
+        const path = document.querySelector("#item-1 figure.new path"), rows = [];
+        for (let y = 0; y < {mask.shape[0]}; y++) for (let x = 0; x < {mask.shape[1]}; x++)
+            rows.push(path.isPointInFill(new DOMPoint(x, y)));
+        return rows;
+    }})()""")
+    assert np.array_equal(np.reshape(filled, mask.shape), mask), "to the pixel"
+    assert browser.run("document.querySelector('#item-1 [data-take]').ariaPressed") == "true"
+    browser.run("document.querySelector('#item-1 [data-take]').click()")
+    assert browser.run("document.querySelectorAll('#item-1 figure.new').length") == 1, "once"
+    browser.press("u")
+    assert browser.run("document.querySelectorAll('#item-1 figure.new').length") == 0
+    assert browser.complaints() == []
 
 
 def test_what_is_saved_is_one_line_a_decision(browser, report, run, tmp_path):

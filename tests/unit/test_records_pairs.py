@@ -32,7 +32,7 @@ def test_json_lines_with_all_and_with_few_columns(tmp_path):
     full = {**GOOD, "split": "val", "source": "object_centric", "kind": "name", "box": [1, 2], "note": None}
     rows = read(written(tmp_path, lines(full, "", {"image": "b/c.png", "text": "the sky"})))
     assert [row.pair for row in rows] == [
-        Pair("1", "a.jpg", "left dog", "val", "object_centric"),
+        Pair("1", "a.jpg", "left dog", "val", "object_centric", "name"),
         Pair(derived_id("b/c.png", "the sky"), "b/c.png", "the sky"),
     ]
     assert [(row.where, row.split, row.kind) for row in rows] == [

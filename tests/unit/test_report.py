@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from fixtures.report_run import Scene, make_run, plain_scenes
 
+from ppt import times
 from ppt.report import ReportError, build_report
 from ppt.report.gather import read_run, with_pictures
+from ppt.report.index import filters
 from ppt.store import ArtifactError
 
 HOSTILE = '</style><script>document.title="owned"</script><img src=x onerror=alert(1)>'
@@ -365,6 +367,46 @@ def test_the_index_knows_of_every_item_what_it_is_sorted_and_searched_by(run):
     assert any("the decoder gave values that are not finite" in " ".join(row) for row in told)
     assert found["of"] == read_run(run).stages["masks"].fingerprint[:16]
     assert '<select class="filter" data-key="kinds"' in page(run)
+
+
+def test_sentences_are_told_apart_by_kind_and_by_words_of_place(own):
+    item, rows = read_run(own).items[0], len(read_run(own).items)
+    other = replace(item.record.pair, text="a red ellipse", kind="")
+    items = [item, replace(item, record=replace(item.record, pair=other))]
+    assert filters(items) == [
+        {"key": "place", "name": "Words of place", "choices": [("not positional", 1), ("positional", 1)]}
+    ], "a kind of its own, or none, parts nothing"
+    found = facts(page(own))
+    assert sorted(column(found, "kind")) == ["name"] * (rows // 2) + ["position"] * (rows // 2)
+    assert f'<option value="name">name ({rows // 2})</option>' in page(own)
+    assert set(column(found, "place")) == {"positional"}
+
+
+def test_how_long_the_stages_took_is_told(own):
+    assert "How long the stages took" not in page(own)
+    times.note(own, "masks", 4000.0, afresh=True)
+    times.note(own, "labels", 2.25, afresh=True)
+    times.note(own, "masks", 60.2, afresh=True)
+    times.note(own, "masks", 30.0, afresh=False)
+    assert times.told(own) == {"masks": 90.2, "labels": 2.25}
+    drawn = re.search(r"<figure[^>]*><figcaption><b>How long.*?</figure>", page(own)).group()
+    for said in ("1 min 32 s in all", "<dt>masks</dt>", "1 min 30 s", "<dt>labels</dt>", "2.2 s"):
+        assert said in drawn
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (59.4, "59 s"),
+        (60.0, "1 min 0 s"),
+        (125.4, "2 min 5 s"),
+        (12000.0, "3 h 20 min"),
+    ],
+)
+def test_times_are_spoken(seconds, said):
+    assert times.spoken(seconds) == said
 
 
 def test_a_run_without_labels_is_not_reviewed(own):

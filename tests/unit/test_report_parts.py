@@ -113,7 +113,7 @@ def test_a_scatter_plot_of_very_many_stays_small():
 
 
 def test_bars_escape_their_names_and_write_the_count():
-    drawn = charts.bars([("<b>bad</b>", 1234), ("good", 617)], "what & why")
+    drawn = charts.bars([("<b>bad</b>", 1234, "1,234"), ("good", 617, "617")], "what & why")
     assert "&lt;b&gt;bad&lt;/b&gt;" in drawn
     assert "1,234" in drawn
     assert "width:50%" in drawn

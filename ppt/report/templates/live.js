@@ -55,12 +55,6 @@ async function propose() {
   }
 }
 
-function drawn(name, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  return element;
-}
-
 function draw() {
   const [frame] = dialog.children, picture = byId(`item-${editor.item.at + 1}`).querySelector(".shot").cloneNode(true);
   const side = 0.035 * Math.max(picture.viewBox.baseVal.width, picture.viewBox.baseVal.height);

@@ -71,11 +71,66 @@ function markByKey(key, item) {
   if (!run.of) return;
   if (Object.hasOwn(KEYS, key)) decide(item, KEYS[key]);
   else if (/^[1-9]$/.test(key)) pick(item, Number(key) - 1);
+  else if (key === "s") takeSegmenters(item);
 }
 
 function pick(item, candidate) {
   const there = byId(`item-${item.at + 1}`)?.querySelector(`[data-pick="${candidate}"]`);
   if (there) decide(item, "candidate", { candidate });
+}
+
+function takeSegmenters(item) {
+  const there = byId(`item-${item.at + 1}`)?.querySelector("[data-take]");
+  if (there) decide(item, "mask", { segmentation: JSON.parse(there.dataset.take) });
+}
+
+// COCO's compressed RLE: run lengths, down the columns, as differences from the last but one, five bits a letter.
+function runsOf(counts) {
+  const runs = [];
+  for (let at = 0; at < counts.length; ) {
+    let length = 0, shift = 0, bits = 32;
+    for (; bits & 32; shift += 5) {
+      bits = counts.charCodeAt(at++) - 48;
+      length |= (bits & 31) << shift;
+    }
+    if (bits & 16) length |= -1 << shift;
+    runs.push(runs.length > 2 ? length + runs.at(-2) : length);
+  }
+  return runs;
+}
+
+// Path data of a mask as stored: a strip for each run within a column.
+function pathOf({ size: [height], counts }) {
+  let at = 0, path = "";
+  for (const [number, run] of runsOf(counts).entries()) {
+    const end = at + run;
+    while (number % 2 && at < end) {
+      const y = at % height, length = Math.min(end - at, height - y);
+      path += `M${(at - y) / height - 0.5} ${y - 0.5}v${length}h1v${-length}z`;
+      at += length;
+    }
+    at = end;
+  }
+  return path;
+}
+
+// The mask that a person chose beyond the candidates, last in the card's strip.
+function showMask(card, row) {
+  card.querySelector("figure.new")?.remove();
+  if (row?.decision !== "mask" || typeof row.segmentation?.counts !== "string") return;
+  const figure = card.querySelector(".strip figure").cloneNode(true), path = drawn("path", { class: "fill", d: pathOf(row.segmentation) });
+  figure.classList.add("new");
+  figure.querySelector(".shot").append(path);
+  figure.querySelector(".shot").setAttribute("aria-label", "New mask");
+  figure.querySelector("b").textContent = "New mask";
+  figure.querySelector("dl").remove();
+  card.querySelector(".strip").append(figure);
+}
+
+function drawn(name, attributes) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
 }
 
 function describe(row) {
@@ -92,6 +147,9 @@ function paint(item) {
     button.ariaPressed = String(button.dataset.mark === decision && decision !== "none");
   for (const button of card.querySelectorAll("[data-pick]"))
     button.ariaPressed = String(decision === "candidate" && Number(button.dataset.pick) === row.candidate);
+  for (const button of card.querySelectorAll("[data-take]"))
+    button.ariaPressed = String(decision === "mask" && row.segmentation?.counts === JSON.parse(button.dataset.take).counts);
+  showMask(card, row);
   const undo = card.querySelector("[data-mark=none]");
   if (decision === "none" && undo === document.activeElement) card.focus();
   undo.hidden = decision === "none";
@@ -139,9 +197,10 @@ async function load(file) {
 function startReview() {
   list.addEventListener("shown", (event) => paint(itemOf(event.target)));
   list.addEventListener("click", (event) => {
-    const button = event.target.closest("[data-mark], [data-pick]");
+    const button = event.target.closest("[data-mark], [data-pick], [data-take]");
     if (button?.tagName !== "BUTTON") return;
-    if (button.dataset.pick) pick(itemOf(button), Number(button.dataset.pick));
+    if (button.dataset.take) takeSegmenters(itemOf(button));
+    else if (button.dataset.pick) pick(itemOf(button), Number(button.dataset.pick));
     else decide(itemOf(button), button.dataset.mark);
   });
   list.addEventListener("change", (event) => {

@@ -1,0 +1,35 @@
+"""DIR/times.jsonl: how long the stages of a run took. No artifact depends on it; the report tells it."""
+
+from pathlib import Path
+
+from ppt.durable import json_lines, parsed_lines, write_atomic
+
+FILE_NAME = "times.jsonl"
+
+
+def note(output: Path, stage: str, seconds: float, afresh: bool) -> None:
+    """Add what a stage took, in seconds. afresh: nothing was kept from before."""
+    path = output / FILE_NAME
+    row = {"stage": stage, "seconds": round(seconds, 2), "afresh": afresh}
+    write_atomic(path, (path.read_bytes() if path.exists() else b"") + json_lines([row]))
+
+
+def told(output: Path) -> dict[str, float]:
+    """Stage -> seconds that what lies there took, in the order of the stages' first ends. A part that was
+    killed is not counted; a stage that went on after it is, from where it went on.
+    """
+    path, found = output / FILE_NAME, dict[str, float]()
+    for row in parsed_lines(path.read_bytes()) if path.exists() else ():
+        before = 0.0 if row["afresh"] else found.get(row["stage"], 0.0)
+        found[row["stage"]] = before + row["seconds"]
+    return found
+
+
+def spoken(seconds: float) -> str:
+    """ "0.4 s", "31 s", "2 min 5 s", "3 h 20 min"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
