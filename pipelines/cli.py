@@ -131,6 +131,7 @@ def labels(
 
 _stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
 _stage_command("predictions", "Stage 5, in use: the segmenter's mask for every pair.")
+_stage_command("views", "Whether labels still fit their words when CLIP looks in other ways.")
 _stage_command("quality", "How far each label is to be believed, told without truth: keep, review or drop.")
 
 

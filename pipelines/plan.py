@@ -70,6 +70,8 @@ def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[
     if config.with_segmenter:
         kept["segmenter"] = config.segmenter.steps * BYTES_PER_STEP
         kept["predictions"] = len(good) * BYTES_PER_CANDIDATE
+    if config.views.ask:
+        kept["views"] = len(good) * BYTES_PER_ROW / 3
     kept["quality"] = len(good) * BYTES_PER_ROW
     return kept
 

@@ -15,6 +15,7 @@ from pipelines import (
     s5_predictions,
     s5_quality,
     s5_segmenter,
+    s5_views,
     s6_evaluate,
 )
 from pipelines.s6_evaluate import Evaluation
@@ -49,6 +50,7 @@ STAGES: dict[str, Stage] = {
     "labels": _timed(s4_labels.run),
     "segmenter": _timed(s5_segmenter.run),
     "predictions": _timed(s5_predictions.run),
+    "views": _timed(s5_views.run),
     "quality": _timed(s5_quality.run),
     "evaluate": s6_evaluate.run,
 }
@@ -59,8 +61,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     names = ["records", "relevance", "masks", "labels", "quality"]
     if config.points.method == "generator":
         names.insert(names.index("masks"), "points")
+    if config.views.ask:
+        names.insert(names.index("quality"), "views")
     if config.with_segmenter:
-        names[-1:-1] = ["segmenter", "predictions"]
+        at = names.index("labels") + 1
+        names[at:at] = ["segmenter", "predictions"]
     for name in names:
         yield STAGES[name](config, output, fresh)
     if not sources.may_tell_truth(config.records):

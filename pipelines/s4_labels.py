@@ -12,6 +12,7 @@ import functools
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipelines import stage
 from ppt import labels
@@ -49,7 +50,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         inputs["review"] = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         STAGE,
-        schema_version=2,
+        schema_version=3,
         config=config.sections("labels"),
         inputs=inputs,
         weights={},
@@ -99,6 +100,15 @@ def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
     return f"{used} reviewed, {lost} decisions passed over, {unknown} of ids that are not here"
 
 
+def _beside_others(label: PseudoLabel, candidates: list[dict[str, Any]]) -> PseudoLabel:
+    """With two more scores of its mask: what else fits the words, and how much of the edge it covers."""
+    if label.segmentation is None:
+        return label
+    offered = [(from_json(one["segmentation"]), float(one["agreement"])) for one in candidates]
+    found = {"rival": labels.rival(label.segmentation, offered), "edge": labels.edge(label.segmentation)}
+    return replace(label, scores=label.scores | {name: round(value, 6) for name, value in found.items()})
+
+
 def shard_of_labels(context: Context, shard: Shard) -> None:
     """Write one shard: every sentence labelled, and decided by a person where one was; then compared with the
     others of its image.
@@ -121,6 +131,7 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
             ]
             size = row["height"], row["width"]
             made = reviewed(made, context.decisions[row["id"]], offered, size, masks.fingerprint)
+        made = _beside_others(made, row["candidates"])
         by_image.setdefault(row["image"], []).append(made)
     rows = []
     for group in by_image.values():

@@ -2,13 +2,16 @@
 
     ppt quality CONFIG.yaml --output DIR
 
-Reads DIR/labels and, where a segmenter was asked, DIR/predictions, its opinion. Writes DIR/quality: rows
-{id, quality, band, second, reasons}. second is the IoU of the label with the segmenter's mask, null where
-that was not asked. A label without a mask has quality 0; where a person decided, quality and band are what
-was decided. No truth is read: `ppt evaluate` tells what the quality is worth where there is some.
+Reads DIR/labels and, where they are, DIR/predictions, the segmenter's opinion, and DIR/views. Writes
+DIR/quality: rows {id, quality, band, outcome, second, views, reasons}. outcome: whether one thing, several
+or nothing was found. second: the IoU of the label with the segmenter's mask, null where that was not asked.
+views: the agreements of `ppt views`, which give reasons and do not move the quality. A label without a mask
+has quality 0; where a person decided, quality and band are what was decided. No truth is read: `ppt
+evaluate` tells what the quality is worth where there is some.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +22,31 @@ from ppt import quality, rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
-from ppt.store import Artifact, begin
+from ppt.store import Artifact, StaleArtifact, begin
 from ppt.types import PseudoLabel
 
 STAGE = "quality"
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is known of a label with a mask. second: IoU with the second opinion, NaN where there is none."""
+
+    scores: dict[str, float]
+    second: float
+    views: dict[str, float]
+
+
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     """Make DIR/quality complete. Raises StaleArtifact and the errors of what it reads."""
     labels = Artifact.open(output / "labels")
-    asked = (output / "predictions" / "index.json").exists()
-    predictions = Artifact.open(output / "predictions") if asked else None
-    inputs = {"labels": labels} | ({"predictions": predictions} if predictions else {})
+    others = {name: Artifact.open(output / name) for name in _there(output)}
+    if "views" in others and others["views"].manifest.inputs["labels"] != labels.fingerprint:
+        raise StaleArtifact(f"{output / 'views'}: is of other labels; run `ppt views --fresh`")
+    inputs = {"labels": labels, **others}
     manifest = Manifest(
         STAGE,
-        schema_version=1,
+        schema_version=2,
         config=config.sections(STAGE),
         inputs={name: artifact.fingerprint for name, artifact in inputs.items()},
         weights={},
@@ -43,36 +56,50 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     with begin(output / STAGE, manifest, plan, fresh) as writer:
         missing = list(writer.missing)
         if missing:
-            opinions = _opinions(labels, predictions)
-            stability, agreement, second = np.array(list(opinions.values()), float).reshape(-1, 3).T
-            found = quality.trust(agreement, second)
-            judged = quality.quality(stability, agreement, second, found)
-            worth = dict(zip(opinions, judged.tolist(), strict=True))
+            told = _told(labels, others)
+            worth = _judged(told)
         for shard in missing:
             labelled = map(PseudoLabel.from_json, labels.rows(shard.key))
-            shard.write([_row(label, opinions, worth, config) for label in labelled])
+            shard.write([_row(label, told, worth, config) for label in labelled])
         artifact = writer.finish()
         rows = sorted(artifact.rows(), key=lambda row: (row["quality"], row["id"]))
         ensure(artifact.folder / "quality.jsonl", json_lines(rows))
-        told = {row["id"]: row for row in labels.rows()}
-        shown = [(told[row["id"]], f"{row['band']} {row['quality']:.2f}") for row in rows]
+        made = {row["id"]: row for row in labels.rows()}
+        shown = [(made[row["id"]], f"{row['band']} {row['quality']:.2f}") for row in rows]
         ranked = [(of["image"], of["segmentation"], f"{said} {of['text']}") for of, said in shown]
         stage.leave_masks(artifact.folder, ranked, config, output)
     return stage.summary(artifact, made=len(missing))
 
 
-def _opinions(labels: Artifact, predictions: Artifact | None) -> dict[str, tuple[float, float, float]]:
-    """id -> (stability, agreement, IoU with the second opinion or NaN) of every label with a mask."""
-    found: dict[str, tuple[float, float, float]] = {}
+def _there(output: Path) -> list[str]:
+    """The stages beside the labels that have something to say of them."""
+    return [name for name in ("predictions", "views") if (output / name / "index.json").exists()]
+
+
+def _told(labels: Artifact, others: dict[str, Artifact]) -> dict[str, Told]:
+    """What is known of every label with a mask on which nobody has decided, by id."""
+    found: dict[str, Told] = {}
     for key in labels.keys:
-        others = {row["id"]: row["segmentation"] for row in predictions.rows(key)} if predictions else {}
+        predicted, seen = (
+            {row["id"]: row for row in others[name].rows(key)} if name in others else {}
+            for name in ("predictions", "views")
+        )
         for label in _masked(labels, key):
             second = float("nan")
-            if label.id in others:
-                other = others[label.id]
+            if label.id in predicted:
+                other = predicted[label.id]["segmentation"]
                 second = rle.iou(label.segmentation, rle.from_json(other)) if other else 0.0
-            found[label.id] = (label.scores["stability"], label.scores["agreement"], second)
+            views = {name: value for name, value in seen.get(label.id, {}).items() if name != "id"}
+            found[label.id] = Told(label.scores, second, views)
     return found
+
+
+def _judged(told: dict[str, Told]) -> dict[str, float]:
+    """The quality of each, fitted to all of them."""
+    rows = [(one.scores["stability"], one.scores["agreement"], one.second) for one in told.values()]
+    stability, agreement, second = np.array(rows, float).reshape(-1, 3).T
+    judged = quality.quality(stability, agreement, second, quality.trust(agreement, second))
+    return dict(zip(told, judged.tolist(), strict=True))
 
 
 def _masked(labels: Artifact, key: str) -> Iterator[Any]:
@@ -89,21 +116,22 @@ def _decided(label: PseudoLabel) -> str:
 
 
 def _row(
-    label: PseudoLabel, opinions: dict[str, tuple[float, float, float]], of: dict[str, float], config: Config
+    label: PseudoLabel, told: dict[str, Told], worth: dict[str, float], config: Config
 ) -> dict[str, Any]:
-    settings = config.quality
+    settings, scores = config.quality, label.scores if label.segmentation is not None else None
+    row: dict[str, Any] = {"id": label.id, "outcome": quality.outcome(scores), "second": None, "views": {}}
     if decision := _decided(label):
-        told = {"id": label.id, "second": None, "reasons": [f"reviewed:{decision}"]}
-        return {**told, "quality": float(label.weight > 0), "band": "keep" if label.weight else "drop"}
-    if label.id not in of:
-        return {"id": label.id, "quality": 0.0, "band": "drop", "second": None, "reasons": ["no_mask"]}
-    stability, agreement, nearness = opinions[label.id]
-    second = None if np.isnan(nearness) else round(nearness, 6)
-    worth = round(of[label.id], 6)
+        band = "keep" if label.weight else "drop"
+        return {**row, "quality": float(label.weight > 0), "band": band, "reasons": [f"reviewed:{decision}"]}
+    if label.id not in told:
+        return {**row, "quality": 0.0, "band": "drop", "reasons": ["no_mask"]}
+    one, found = told[label.id], round(worth[label.id], 6)
+    second = None if np.isnan(one.second) else round(one.second, 6)
     return {
-        "id": label.id,
-        "quality": worth,
-        "band": quality.band(worth, settings.keep, settings.drop),
+        **row,
+        "quality": found,
+        "band": quality.band(found, settings.keep, settings.drop),
         "second": second,
-        "reasons": list(quality.reasons(stability, agreement, second, settings.keep)),
+        "views": one.views,
+        "reasons": list(quality.reasons(one.scores, second, one.views, settings.keep)),
     }

@@ -30,6 +30,7 @@ from ppt.settings import (
     SamConfig,
     Section,
     SegmenterConfig,
+    ViewsConfig,
 )
 from ppt.strict_yaml import ConfigError, is_mapping, merged, parsed_override, read
 
@@ -52,6 +53,7 @@ class Config(Section):
     sam: SamConfig = SamConfig()
     masks: MasksConfig = MasksConfig()
     labels: LabelsConfig = LabelsConfig()
+    views: ViewsConfig = ViewsConfig()
     quality: QualityConfig = QualityConfig()
     segmenter: SegmenterConfig = SegmenterConfig()
     predictions: PredictionsConfig = PredictionsConfig()

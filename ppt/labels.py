@@ -14,6 +14,8 @@ from ppt import rle
 from ppt.rle import Rle
 from ppt.types import PseudoLabel
 
+APART = 0.1
+"""IoU below which two masks show two things."""
 FULL_CONTRAST = 3.0
 """Peak of the map in standard deviations above its mean at which a map counts as fully clear."""
 
@@ -57,6 +59,23 @@ def label(
     excluded = exclusions(scores, least_stability, least_agreement)
     weight = 0.0 if excluded else weigh(scores)
     return PseudoLabel(id, image, text, mask, dict(scores), weight, (*reasons, *excluded))
+
+
+def rival(mask: Rle, offered: Sequence[tuple[Rle, float]]) -> float:
+    """How well something else fits the words: the highest agreement with the relevance map among SAM's
+    candidates (mask, agreement) that show another thing than `mask`; 0 where there is none.
+    """
+    others = (agreement for other, agreement in offered if rle.iou(mask, other) < APART)
+    return max([0.0, *others])
+
+
+def edge(mask: Rle) -> float:
+    """The share of the image's outermost pixels that the mask covers, in [0, 1]: much, where it is ground."""
+    pixels = rle.decode(mask)
+    pixels[1:-1, 1:-1] = False
+    height, width = pixels.shape
+    outermost = height * width - max(0, height - 2) * max(0, width - 2)
+    return float(pixels.sum()) / outermost
 
 
 def conflicts(labels: Sequence[PseudoLabel], overlap: float) -> dict[str, tuple[str, ...]]:

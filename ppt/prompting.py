@@ -217,6 +217,12 @@ def judge(
     return judged
 
 
+def agreement(mask: rle.Rle, relevance: RelevanceMap) -> float:
+    """Of a mask with a map, in [-1, 1]; 0 for a flat map, or a mask that covers nothing."""
+    covered = coverage(rle.decode(mask), relevance.values.shape).astype(np.float64)
+    return _against(covered, relevance)[0]
+
+
 def _against(covered: Float[np.ndarray, "gh gw"], found: RelevanceMap) -> tuple[float, float, float]:
     """Agreement, relevance and contrast."""
     stretched = found.normalised()

@@ -13,6 +13,7 @@ it. Without a second opinion there is nothing to fit: the agreement with the map
 the label's weight, as a fifth root, and the quality ranks labels but is no chance.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -24,12 +25,17 @@ SAME = 0.5
 """IoU above which two masks show one thing."""
 WEAK = 0.5
 """Agreement with the relevance map below which it is a reason to doubt."""
+RIVAL = 0.9
+"""Share of a label's agreement from which on another thing fits the words, too."""
+GROUND = 0.5
+"""Share of the image's edge from which on a mask may be of the ground."""
 LEAST = 30
 """Second opinions that a fit takes at least."""
 ROOT = 1 / 5
 """Of the agreement, which is one of five terms of a label's weight."""
 Band = Literal["keep", "review", "drop"]
 BANDS: tuple[Band, ...] = get_args(Band)
+Outcome = Literal["one", "several", "nothing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +97,33 @@ def band(quality: float, keep: float, drop: float) -> Band:
     return "drop" if quality < drop else "review"
 
 
-def reasons(stability: float, agreement: float, second: float | None, keep: float) -> tuple[str, ...]:
-    """What speaks against a label, in words a person understands, the gravest first; nothing where nothing
-    does. second: None where there is no second opinion.
+def outcome(scores: Mapping[str, float] | None) -> Outcome:
+    """What the words were found to mean: one thing, several that fit them about as well, or nothing. scores:
+    `agreement` and `rival` of the label; None where it has no mask.
     """
-    found: list[str] = []
+    if scores is None:
+        return "nothing"
+    return "several" if scores["rival"] >= RIVAL * max(scores["agreement"], 0.0) > 0 else "one"
+
+
+def reasons(
+    scores: Mapping[str, float], second: float | None, views: Mapping[str, float], keep: float
+) -> tuple[str, ...]:
+    """What speaks against a label, in words a person understands, the gravest first; nothing where nothing
+    does. scores: `stability`, `agreement`, `rival` and `edge` of the label. second: None where there is no
+    second opinion. views: the agreement in each other view.
+    """
+    agreement, stability, found = scores["agreement"], scores["stability"], list[str]()
     if second is not None and second <= SAME:
         found.append(f"second_opinion:the segmenter means something else (IoU {second:.2f})")
+    if outcome(scores) == "several":
+        found.append(f"rival:another thing fits the words as well ({scores['rival']:.2f} to {agreement:.2f})")
     if agreement < WEAK:
         found.append(f"weak_agreement:agreement with the relevance map {agreement:.2f}")
+    elif low := [f"{name} {value:.2f}" for name, value in views.items() if value < WEAK]:
+        found.append(f"wavering:agreement {agreement:.2f}, seen otherwise less ({', '.join(low)})")
+    if scores["edge"] >= GROUND:
+        found.append(f"along_the_edge:it covers {scores['edge']:.0%} of the image's edge")
     if stability < keep:
         found.append(f"unsteady_outline:stability {stability:.2f}")
     return tuple(found)

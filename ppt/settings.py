@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Source = Literal["object_centric", "mosaic", "referring"]
+View = Literal["mirrored", "smaller", "reworded"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -125,6 +126,14 @@ class LabelsConfig(Section):
     min_stability: Share = 0.5
     min_agreement: Annotated[float, Field(ge=-1, le=1)] = 0.1
     conflict_iou: Share = 0.9  # overlap at which two sentences' masks are remarked on
+
+
+class ViewsConfig(Section):
+    """Other ways in which CLIP looks for what a label shows."""
+
+    ask: tuple[View, ...] = ("mirrored", "smaller", "reworded")  # empty: none
+    scale: Annotated[float, Field(gt=0, le=4)] = 0.75  # of smaller: times CLIP's size
+    words: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")] = "a photo of {}"  # of reworded
 
 
 class QualityConfig(Section):

@@ -20,7 +20,8 @@ SMALLER = (
     "generator.save_every=2", "segmenter.steps=4", "segmenter.batch=4", "segmenter.save_every=2",
 )  # fmt: skip
 STAGES = (
-    "records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "quality", "evaluate",
+    "records", "relevance", "points", "masks", "labels", "segmenter", "predictions", "views", "quality",
+    "evaluate",
 )  # fmt: skip
 SCORES = {"miou", "oiou", "pointm", *(f"prec@0.{tenths}" for tenths in range(5, 10))}
 

@@ -7,6 +7,7 @@ In use:
     vectors, truncated = clip.encode_texts(texts)    # (n, d), every row of length 1
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,6 +99,15 @@ class Clip:
         self._squash: Any = image_transform_v2(preprocess, is_train=False)
         self._device = next(model.parameters()).device
         self._texts: dict[str, tuple[Float32[np.ndarray, " d"], bool]] = {}
+
+    def at(self, scale: float) -> "Clip":
+        """The same weights, for dense features of images at `scale` times the size."""
+        other = copy.copy(self)
+        other.size, other.max_long = (
+            max(self.stride, round(side * scale)) for side in (self.size, self.max_long)
+        )
+        other.fingerprint = fingerprint(self.fingerprint, scale)
+        return other
 
     @torch.inference_mode()
     def encode_image(self, image: UInt8[np.ndarray, "h w 3"]) -> DenseFeatures:

@@ -24,6 +24,7 @@ STAGES = (
     "labels",
     "segmenter",
     "predictions",
+    "views",
     "quality",
     "truth",
     "evaluate",
@@ -69,13 +70,15 @@ class Other:
 class Item:
     """One pair and what every stage made of it so far. `iou` and `truth` only where the run was evaluated.
 
-    quality: in [0, 1]; band, what to do with the label, and doubts, why. None and "" where it was not judged.
+    quality: in [0, 1]; band, what to do with the label; outcome, what was found; and doubts, why. None and ""
+    where it was not judged.
     """
 
     record: Record
     weight: float | None = None
     quality: float | None = None
     band: str = ""
+    outcome: str = ""
     doubts: tuple[str, ...] = ()
     labelled: bool = False
     scores: dict[str, float] = field(default_factory=dict)
@@ -247,7 +250,9 @@ def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iter
         if id in judged:
             own = judged[id]
             doubts = tuple(own["reasons"]) if item.labelled else ()
-            item = replace(item, quality=own["quality"], band=own["band"], doubts=doubts)
+            item = replace(
+                item, quality=own["quality"], band=own["band"], outcome=own["outcome"], doubts=doubts
+            )
         yield item
 
 

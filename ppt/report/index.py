@@ -13,13 +13,14 @@ from ppt.report.cards import status
 from ppt.report.gather import Item
 
 COLUMNS = (
-    "id", "words", "split", "source", "kind", "place", "status", "band", "worth", "weight", "iou", "surprise",
-    "area", "pixels", "told", "kinds", "nearness",
+    "id", "words", "split", "source", "kind", "place", "status", "band", "outcome", "worth", "weight", "iou",
+    "surprise", "area", "pixels", "told", "kinds", "nearness",
 )  # fmt: skip
 """What a row holds; `told` and `kinds` are numbers of strings, which many items share."""
 _CHOICES = {
     "band": "Band",
     "status": "Status",
+    "outcome": "Found",
     "split": "Split",
     "source": "Source",
     "kind": "Kind",
@@ -61,7 +62,7 @@ def _row(item: Item, numbers: dict[str, int]) -> list[Any]:
     return [
         pair.id,
         [pair.text, pair.id, pair.image],
-        *(_choice(item, key) for key in ("split", "source", "kind", "place", "status", "band")),
+        *(_choice(item, key) for key in ("split", "source", "kind", "place", "status", "band", "outcome")),
         -1 if worth is None else _short(worth),
         -1 if item.weight is None else _short(item.weight),
         None if item.iou is None else _short(item.iou),
@@ -79,8 +80,8 @@ def _choice(item: Item, key: str) -> str:
     match key:
         case "status":
             return status(item)
-        case "band":
-            return item.band
+        case "band" | "outcome":
+            return getattr(item, key)
         case "place":
             return metric_groups.position(pair.text)
         case _:

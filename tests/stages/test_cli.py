@@ -12,7 +12,7 @@ from pipelines import cli, shipped
 
 ROOT = Path(__file__).parents[2]
 CUSTOM = ROOT / "configs" / "custom.yaml"
-STAGES = ("records", "relevance", "masks", "labels", "quality", "evaluate")
+STAGES = ("records", "relevance", "masks", "labels", "views", "quality", "evaluate")
 SCORES = {"miou", "oiou", "pointm", "n", "missing", *(f"prec@0.{tenths}" for tenths in range(5, 10))}
 
 
@@ -182,7 +182,7 @@ def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
     (tmp_path / "out" / "labels" / "index.json").unlink()
     said = command(*whole, "--dry-run")
     assert "masks       7 items" in said.out
-    assert said.out.count("complete, 1 shards") == 4
+    assert said.out.count("complete, 1 shards") == 5
     assert "1 of 1 shards done" in said.out
     assert {p: t for p, t in before.items() if p.name != "index.json" or "labels" not in str(p)} == times(
         tmp_path / "out"
@@ -198,7 +198,7 @@ def test_the_same_command_again_touches_nothing(command, whole, models, tmp_path
     calls = dict(models.clip.calls), dict(models.sam.calls)
     said = command(*whole)
     assert said.code == 0
-    assert said.out.count("0 shards made, 1 kept") == 5
+    assert said.out.count("0 shards made, 1 kept") == 6
     assert times(tmp_path / "out") == before
     assert snapshot(tmp_path / "out") == bytes_before
     assert (models.clip.calls, models.sam.calls) == calls

@@ -16,7 +16,7 @@ from pipelines import cli
 
 ROOT = Path(__file__).parents[2]
 CUSTOM = ROOT / "configs" / "custom.yaml"
-STAGES = ("records", "relevance", "masks", "labels", "quality", "evaluate")
+STAGES = ("records", "relevance", "masks", "labels", "views", "quality", "evaluate")
 
 
 def yaml_file(tmp_path, text):

@@ -52,7 +52,7 @@ def test_the_review_lies_with_the_run_and_is_an_input(models, pictures, output, 
     walk(config, output, "labels", first="labels", fresh=True)
     with pytest.raises(StaleArtifact, match="labels"):
         walk(config, output, "quality", first="quality")
-    walk(config, output, "quality", first="quality", fresh=True)
+    walk(config, output, "quality", first="views", fresh=True)
     judged = rows(output, "quality")
     assert (judged["a-left"]["quality"], judged["a-left"]["band"]) == (0, "drop")
     assert (judged["a-right"]["quality"], judged["a-right"]["band"]) == (1, "keep")

@@ -12,7 +12,18 @@ from pycocotools import mask as coco
 from ppt import rle
 from ppt.store import StaleArtifact
 
-SCORES = {"predicted_iou", "stability", "agreement", "relevance", "contrast", "area", "peak", "sure"}
+SCORES = {
+    "predicted_iou",
+    "stability",
+    "agreement",
+    "relevance",
+    "contrast",
+    "area",
+    "peak",
+    "sure",
+    "rival",
+    "edge",
+}
 
 
 @pytest.fixture

@@ -11,14 +11,17 @@ from ppt.store import StaleArtifact
 
 def test_without_a_segmenter_it_is_stability_and_a_root_of_agreement(models, pictures, output):
     summary = walk(settings(pictures), output, "quality")
+    views = rows(output, "views")
     assert summary.line() == "quality: 7 items, 0 skipped; 2 shards made, 0 kept"
     labels = rows(output, "labels")
     for id, row in rows(output, "quality").items():
         scores = labels[id]["scores"]
         if labels[id]["segmentation"] is None:
-            assert row == {"id": id, "quality": 0, "band": "drop", "second": None, "reasons": ["no_mask"]}
+            nothing = {"outcome": "nothing", "second": None, "views": {}, "reasons": ["no_mask"]}
+            assert row == {"id": id, "quality": 0, "band": "drop", **nothing}
             continue
-        assert set(row) == {"id", "quality", "band", "second", "reasons"}
+        assert set(row) == {"id", "quality", "band", "outcome", "second", "views", "reasons"}
+        assert {"id": id, **row["views"]} == views[id]
         assert row["second"] is None
         assert row["quality"] == pytest.approx(scores["stability"] * scores["agreement"] ** 0.2, abs=1e-6)
     joined = read_rows(output / "quality" / "quality.jsonl")
@@ -47,8 +50,23 @@ def test_it_resumes_and_is_of_these_labels(models, pictures, output):
     with pytest.raises(StaleArtifact, match="keep"):
         walk(settings(pictures, "quality.keep=0.9"), output, "quality", first="quality")
     walk(settings(pictures, "labels.min_agreement=1"), output, "labels", first="labels", fresh=True)
+    walk(settings(pictures), output, "views", first="views", fresh=True)
     with pytest.raises(StaleArtifact, match="labels"):
         walk(settings(pictures), output, "quality", first="quality")
+
+
+def test_views_of_other_labels_are_refused(models, pictures, output):
+    walk(settings(pictures), output, "views")
+    other = settings(pictures, "labels.min_agreement=1")
+    walk(other, output, "labels", first="labels", fresh=True)
+    with pytest.raises(StaleArtifact, match="ppt views --fresh"):
+        walk(other, output, "quality", first="quality")
+
+
+def test_without_other_views_none_are_told(models, pictures, output):
+    walk(settings(pictures, "views.ask=[]"), output, "labels")
+    walk(settings(pictures), output, "quality", first="quality")
+    assert {str(row["views"]) for row in rows(output, "quality").values()} == {"{}"}
 
 
 def test_evaluation_says_what_it_is_worth(models, pictures, output):

@@ -58,7 +58,10 @@ def pairs(count, source="referring"):
 
 def test_images_count_once_and_sentences_each(unit_costs):
     found = costs.count(load_config(None), pairs(4))
-    assert found.operations == {"relevance": 2 * 1e3 + 4 * 1e2, "masks": 2 * 1e6 + 4 * 1e4}
+    seen = {"relevance": 2 * 1e3 + 4 * 1e2, "masks": 2 * 1e6 + 4 * 1e4}
+    # Mirrored and smaller read the images again, reworded does not.
+    assert found.operations == {**seen, "views": 2 * 2 * 1e3 + 3 * 4 * 1e2}
+    assert costs.count(load_config(None, ["views.ask=[]"]), pairs(4)).operations == seen
     assert (found.pictures, found.looks) == (2, 2)
     assert (found.features, found.embedding) == (2 * 20 * 8, 2 * 64)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppt import rle
-from ppt.labels import conflicts, exclusions, label, weigh
+from ppt.labels import conflicts, edge, exclusions, label, rival, weigh
 
 GOOD = {"predicted_iou": 0.81, "stability": 1.0, "agreement": 1.0, "peak": 3.0, "sure": 1.0}
 
@@ -60,3 +60,24 @@ def test_conflicts_name_each_other():
         "b": ("same_mask_as:a", "same_mask_as:d"),
         "d": ("same_mask_as:b",),
     }
+
+
+def test_the_rival_is_the_best_of_what_shows_another_thing():
+    mask, near, apart = (np.zeros((10, 10), bool) for _ in range(3))
+    mask[:5, :5], near[:5, :6], apart[6:, 6:] = True, True, True
+    own, same, other = map(rle.encode, (mask, near, apart))
+    assert rival(own, [(own, 0.9), (same, 0.8), (other, 0.4), (other, 0.3)]) == 0.4
+    assert rival(own, [(own, 0.9), (same, 0.8)]) == 0
+    assert rival(own, [(other, -0.4)]) == 0
+    assert rival(own, []) == 0
+
+
+def test_the_edge_is_what_a_mask_covers_of_the_outermost_pixels():
+    mask = np.zeros((4, 6), bool)
+    mask[:, :3] = True
+    assert edge(rle.encode(mask)) == pytest.approx(8 / 16)
+    assert edge(rle.encode(np.ones((4, 6), bool))) == 1
+    inner = np.zeros((4, 6), bool)
+    inner[1:3, 1:5] = True
+    assert edge(rle.encode(inner)) == 0
+    assert edge(rle.encode(np.ones((1, 3), bool))) == 1

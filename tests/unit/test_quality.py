@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from ppt import metrics
-from ppt.quality import LEAST, band, quality, reasons, trust
+from ppt.quality import LEAST, band, outcome, quality, reasons, trust
 
 NONE = float("nan")
 
@@ -75,10 +75,32 @@ def test_it_means_what_it_says_where_the_opinions_err_apart():
 def test_bands_and_reasons():
     found = [band(one, 0.75, 0.5) for one in (0.75, 0.7499, 0.5, 0.4999)]
     assert found == ["keep", "review", "review", "drop"]
-    assert reasons(0.9, 0.8, 0.9, 0.75) == ()
-    assert reasons(0.9, 0.8, None, 0.75) == ()
-    assert reasons(0.6, 0.3, 0.02, 0.75) == (
+
+
+def scores(stability=0.9, agreement=0.8, rival=0.1, edge=0.0):
+    return {"stability": stability, "agreement": agreement, "rival": rival, "edge": edge}
+
+
+def test_reasons_are_in_words_and_the_gravest_comes_first():
+    assert reasons(scores(), 0.9, {}, 0.75) == ()
+    assert reasons(scores(), None, {"mirrored": 0.5}, 0.75) == ()
+    assert reasons(scores(0.6, 0.3, 0.29, 0.5), 0.02, {"mirrored": 0.1}, 0.75) == (
         "second_opinion:the segmenter means something else (IoU 0.02)",
+        "rival:another thing fits the words as well (0.29 to 0.30)",
         "weak_agreement:agreement with the relevance map 0.30",
+        "along_the_edge:it covers 50% of the image's edge",
         "unsteady_outline:stability 0.60",
     )
+    assert reasons(scores(), None, {"mirrored": 0.1, "smaller": 0.6, "reworded": 0.4}, 0.75) == (
+        "wavering:agreement 0.80, seen otherwise less (mirrored 0.10, reworded 0.40)",
+    )
+
+
+def test_words_may_mean_one_thing_or_several_or_nothing():
+    assert outcome(None) == "nothing"
+    found = [
+        outcome(scores(agreement=a, rival=r)) for a, r in ((0.8, 0.71), (0.8, 0.73), (0.5, 0.9), (0.5, 0.0))
+    ]
+    assert found == ["one", "several", "several", "one"]
+    assert outcome(scores(agreement=-0.1, rival=0.0)) == "one", "nothing else fits either"
+    assert outcome(scores(agreement=-0.1, rival=0.2)) == "one"
