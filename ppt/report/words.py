@@ -10,6 +10,7 @@ _WHOLE = {
     "no_candidate:background_sized": "No mask: every candidate is too small, or as large as the background.",
     "no_candidate:disagrees_with_relevance": "No mask: no candidate agrees with the relevance map.",
     "no_evidence": "No point: the relevance map is flat, or not finite.",
+    "generator": "Points from the trained generator.",
     "peak": "One point on the map’s peak.",
     "surgery": "Points from the map’s highest and lowest cells.",
     "read": "Points from the map’s high, low and middle cells.",
