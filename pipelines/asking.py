@@ -64,7 +64,7 @@ def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | Non
     """For one process; loads SAM unless it is given."""
     rules = Rules(config.masks.choice, config.masks.min_area, config.masks.max_area)
     return Asking(
-        sam or open_sam_door(config),
+        sam or open_sam_door(config, output),
         prompter,
         Artifact.open(output / "records"),
         Artifact.open(output / "relevance"),

@@ -25,7 +25,7 @@ WORDS = 8
 class Costs:
     """operations: by stage. cells: of an image's dense features; features: bytes of them that stage 1 keeps.
     pictures: the images and the mirror images of them that SAM sees; looks: how often it sees one, in all
-    stages; embedding: bytes that it would take to keep what it saw of one, in half precision; seeing:
+    stages; embedding: bytes that it takes to keep what it saw of one; seeing:
     operations of one look.
     """
 
@@ -90,7 +90,7 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
             looks += images
             found["predictions"] += images * sam.embed + len(pairs) * (how.things + CLICKS) * sam.prompt
     return Costs(
-        found, clip.cells, 2 * clip.cells * clip.dimension, pictures, looks, 2 * sam.embedding, sam.embed
+        found, clip.cells, 2 * clip.cells * clip.dimension, pictures, looks, 4 * sam.embedding, sam.embed
     )
 
 

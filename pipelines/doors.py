@@ -1,14 +1,19 @@
 """The configured CLIP and SAM, what the segmenter is built on, and a trained one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from ppt.backbones.clip import Clip, Reading, load_clip
 from ppt.backbones.clip_towers import StagedModel
 from ppt.backbones.dino import load_dino
+from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.sam import SamModel, load_sam
 from ppt.config import Config
 from ppt.segmenter.reader import Reader, read_segmenter
 from ppt.store import Artifact, ArtifactError
+
+EMBEDDINGS = "embeddings"
+"""Folder of a run."""
 
 
 def open_clip_door(config: Config) -> Clip:
@@ -18,9 +23,14 @@ def open_clip_door(config: Config) -> Clip:
     return load_clip(clip.model, clip.weights, config.device, clip.size, clip.max_long, reading)
 
 
-def open_sam_door(config: Config) -> SamModel:
-    """SAM as the `sam` section says. Raises WeightsError."""
-    return load_sam(config.sam.model, config.sam.weights, config.device, config.sam.prompt_batch)
+def open_sam_door(config: Config, output: Path | None = None) -> SamModel:
+    """SAM as the `sam` section says; what it makes of images is kept in DIR/embeddings of the run in the
+    folder `output`, as far as `embeddings_gib` allows. Raises WeightsError.
+    """
+    limit, kept = int(config.embeddings_gib * 2**30), None
+    if limit and output is not None:
+        kept = KeptEmbeddings(output / EMBEDDINGS, limit)
+    return load_sam(config.sam.model, config.sam.weights, config.device, config.sam.prompt_batch, kept)
 
 
 def open_staged_door(config: Config) -> StagedModel:
@@ -31,15 +41,18 @@ def open_staged_door(config: Config) -> StagedModel:
     return load_dino(how.dino, how.dino_weights, clip, config.device) if how.dino else clip
 
 
-def open_reader(config: Config, segmenter: Artifact, clip: StagedModel | None = None) -> Reader:
+def open_reader(
+    config: Config, segmenter: Artifact, clip: StagedModel | None = None, output: Path | None = None
+) -> Reader:
     """A trained segmenter, with the configured SAM where it points. clip: None opens the configured one.
+    output: as of `open_sam_door`.
 
     Raises ArtifactError, WeightsError.
     """
     reader = read_segmenter(segmenter, clip or open_staged_door(config))
     if reader.segmenter.design.decoder != "point":
         return replace(reader, threshold=config.predictions.threshold)
-    sam = open_sam_door(config)
+    sam = open_sam_door(config, output)
     if segmenter.manifest.weights["sam"] != sam.weights_sha256:
         raise ArtifactError(f"{segmenter.folder}: made for another SAM; name that one in sam.weights")
     return replace(reader, sam=sam)

@@ -79,23 +79,25 @@ def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[
 def _in_all(
     config: Config, output: Path, costs: Costs, rate: float, kept: float, images: int
 ) -> Iterator[str]:
-    whole = sum(costs.operations.values())
+    again, size = costs.looks - costs.pictures, costs.pictures * costs.embedding
+    room = config.embeddings_gib * 2**30
+    spared = again * min(1.0, room / size) * costs.seeing if again else 0.0
+    whole = sum(costs.operations.values()) - spared
     here = f"{rate / 1e9:,.0f} GFLOP/s, measured here just now ({config.device}, float32)"
     assumed = f"images of {HEIGHT} x {WIDTH} pixels"
     yield f"in all      {_operations(whole)}: {_time(whole / rate)} at {here}; {assumed}"
     folder = next(one for one in (output.resolve(), *output.resolve().parents) if one.exists())
     free = shutil.disk_usage(folder).free
+    kept += min(size, room)
     enough = "enough" if kept < free else "NOT ENOUGH"
     yield f"disk        about {_human(kept)} to keep, {_human(free)} free at {folder}: {enough}"
-    if costs.looks > costs.pictures:
-        saved = (costs.looks - costs.pictures) * costs.seeing
-        share = saved / whole if whole else 0.0
+    if again:
         mirrored = f" and {costs.pictures - images} mirror images" if costs.pictures > images else ""
-        size = _human(costs.pictures * costs.embedding)
-        yield (
-            f"cache       none: SAM looks {costs.looks} times at {images} images{mirrored};"
-            f" keeping what it saw would take {size} and save {share:.0%}, {_time(saved / rate)}"
-        )
+        saved, all_of_it = spared or again * costs.seeing, whole + spared
+        share = f"{saved / all_of_it:.0%}, {_time(saved / rate)}" if all_of_it else "nothing"
+        seen = f"{costs.looks} looks of SAM at {images} images{mirrored}"
+        keeping = f"keeping {_human(min(size, room) if room else size)} of embeddings"
+        yield f"cache       {seen}; {keeping} {'saves' if room else 'would save'} {share}"
 
 
 def _missing(config: Config, lost: list[str]) -> Iterator[str]:

@@ -38,7 +38,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     inputs = {"records": Artifact.open(output / "records").fingerprint, "relevance": relevance.fingerprint}
     if config.points.method == "generator":
         inputs["points"] = Artifact.open(output / "points").fingerprint
-    sam = open_sam_door(config)
+    sam = open_sam_door(config, output)
     manifest = Manifest(
         STAGE,
         schema_version=3,

@@ -41,7 +41,7 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     """
     folder = weights or output / "segmenter"
     records, segmenter = Artifact.open(output / "records"), Artifact.open(folder)
-    reader = open_reader(config, segmenter)
+    reader = open_reader(config, segmenter, output=output)
     drawn = ["sam"] if reader.sam else []
     switched = [] if reader.sam else [STAGE]
     manifest = Manifest(
@@ -66,7 +66,7 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
 
 def context(config: Config, output: Path, folder: Path, reader: Reader | None = None) -> Context:
     """The context of one process; opens the segmenter unless it is given."""
-    reader = reader or open_reader(config, Artifact.open(folder))
+    reader = reader or open_reader(config, Artifact.open(folder), output=output)
     root, policy = stage.images_root(config, output), stage.image_policy(config)
     return Context(reader, Artifact.open(output / "records"), root, policy)
 

@@ -44,6 +44,8 @@ class Config(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0  # 0: in this process
     shard_size: Count = 32  # images per shard
+    # of what SAM makes of images, kept in DIR/embeddings for later stages; the folder may be deleted
+    embeddings_gib: Annotated[float, Field(ge=0)] = 0.0
     with_segmenter: bool = False  # whether `ppt run` trains one on the labels
     records: RecordsConfig = RecordsConfig()
     clip: ClipConfig = ClipConfig()

@@ -31,7 +31,7 @@ def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) ->
     """Make DIR/<name> complete; lessons of object-centric pairs and mosaics lie in DIR/points whatever the
     name. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what it reads.
     """
-    clip, sam = open_clip_door(config), open_sam_door(config)
+    clip, sam = open_clip_door(config), open_sam_door(config, output)
     inputs = {name: Artifact.open(output / name).fingerprint for name in ("records", "relevance")}
     manifest = Manifest(
         STAGE,

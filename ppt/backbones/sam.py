@@ -11,6 +11,7 @@ A label of -1 is passed on as SAM's "not a point" embedding. That embedding is a
 point, so it is not padding: point sets share a decoder call only when they have the same number of points.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor
 from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
+from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.mobile_sam import build_mobile_sam
 from ppt.backbones.published import official_sam
 from ppt.backbones.sam_encoder import CELL, ConvEncoder
@@ -57,16 +59,25 @@ class SamModel:
     """A frozen SAM; made by `load_sam`. Implements `PromptableModel`.
 
     fingerprint: changes with architecture and weights. weights_sha256: of the file. prompt_batch: point sets
-    per decoder call at most; a call that runs out of GPU memory goes on with half of it.
+    per decoder call at most; a call that runs out of GPU memory goes on with half of it. kept: where
+    embeddings are looked for first, and kept.
     """
 
-    def __init__(self, model: Sam, prompt_batch: int, sha256: str, recipe: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: Sam,
+        prompt_batch: int,
+        sha256: str,
+        recipe: Mapping[str, Any],
+        kept: KeptEmbeddings | None = None,
+    ):
         if prompt_batch < 1:
             raise ValueError(f"sam: prompt_batch must be at least 1, got {prompt_batch}")
         self.prompt_batch = prompt_batch
         self.weights_sha256 = sha256
         self.fingerprint = fingerprint("sam", dict(recipe), sha256)
         self._model = model
+        self._kept = kept
 
     @torch.inference_mode()
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> ImageEmbedding:
@@ -74,10 +85,17 @@ class SamModel:
         image = checked_rgb(image)
         height, width = image.shape[:2]
         new_h, new_w = longest_side_size(height, width, self._model.image_encoder.img_size)
-        resized = np.array(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
-        pixels = torch.as_tensor(resized, device=self._model.device).permute(2, 0, 1).contiguous()[None]
-        features = self._model.image_encoder(self._model.preprocess(pixels))
-        return ImageEmbedding(features, (new_h, new_w), (height, width))
+
+        def encoded() -> Tensor:
+            resized = np.array(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
+            pixels = torch.as_tensor(resized, device=self._model.device).permute(2, 0, 1).contiguous()[None]
+            return self._model.image_encoder(self._model.preprocess(pixels))
+
+        if self._kept is None:
+            return ImageEmbedding(encoded(), (new_h, new_w), (height, width))
+        seen = hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+        features = self._kept(fingerprint(self.fingerprint, seen, [height, width]), encoded)
+        return ImageEmbedding(features.to(self._model.device), (new_h, new_w), (height, width))
 
     def predict(self, embedding: ImageEmbedding, prompts: Sequence[PointSet]) -> list[MaskCandidates]:
         """SAM's multimask candidates for each point set, in the order given.
@@ -193,13 +211,20 @@ def stability(logits: Float[Tensor, "c h w"], threshold: float) -> Float32[Tenso
     return inner.float() / outer.clamp(min=1).float()
 
 
-def load_sam(model: str, weights: str | Path | None, device: str, prompt_batch: int = 8) -> SamModel:
+def load_sam(
+    model: str,
+    weights: str | Path | None,
+    device: str,
+    prompt_batch: int = 8,
+    kept: KeptEmbeddings | None = None,
+) -> SamModel:
     """A frozen SAM from local weights; nothing is downloaded and nothing is ever left random.
 
     model: "embedded", "vit_b", "vit_l", "vit_h" or "mobile_sam". weights: a file (.safetensors, or a state
     dict saved by torch); None for the shipped file, or for the official file wherever `checkpoints.resolve`
     finds it. An embedded file given by path takes its architecture from the .json of the same stem beside it.
-    device: "auto", "cpu", "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most.
+    device: "auto", "cpu", "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most. kept: where
+    embeddings are kept.
     Raises WeightsError: missing, altered or unfitting file, unknown model.
     """
     path, sha256 = find_sam(model, weights)
@@ -211,7 +236,7 @@ def load_sam(model: str, weights: str | Path | None, device: str, prompt_batch: 
     with torch.random.fork_rng(devices=[]):
         network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
-    return SamModel(network, prompt_batch, sha256, recipe)
+    return SamModel(network, prompt_batch, sha256, recipe, kept)
 
 
 def find_sam(model: str, weights: str | Path | None) -> tuple[Path, str]:

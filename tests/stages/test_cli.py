@@ -164,9 +164,12 @@ def test_a_dry_run_tells_of_the_segmenter_where_one_is_trained(command, whole):
     said = command(*whole, "--dry-run", "--set", "with_segmenter=true", "--set", "segmenter.steps=70")
     assert re.search(r"^segmenter   70 steps, about 14 KB, \d.* to do$", said.out, re.MULTILINE)
     assert re.search(r"^predictions 7 items, about 4 KB, \d.* to do$", said.out, re.MULTILINE)
-    assert re.search(r"^cache +none: SAM looks 10 times at 5 images; .* save \d+%", said.out, re.MULTILINE)
+    cached = r"^cache +10 looks of SAM at 5 images; keeping [\d.]+ MB of embeddings would save \d+%"
+    assert re.search(cached, said.out, re.MULTILINE)
     mirrored = command(*whole, "--dry-run", "--set", "points.method=generator").out
-    assert "SAM looks 13 times at 5 images and 4 mirror images;" in mirrored
+    assert "13 looks of SAM at 5 images and 4 mirror images;" in mirrored
+    kept = command(*whole, "--dry-run", "--set", "with_segmenter=true", "--set", "embeddings_gib=0.001").out
+    assert re.search(r"keeping 1 MB of embeddings saves \d+%", kept)
     assert "segmenter" not in command(*whole, "--dry-run").out
 
 

@@ -7,6 +7,7 @@ from fixtures.processes import snapshot
 from fixtures.walk import failures, rows, settings, walk
 from PIL import Image
 
+from pipelines import doors
 from ppt import rle
 from ppt.store import StaleArtifact
 
@@ -150,3 +151,15 @@ def test_a_damaged_shard_alone_is_redone(models, pictures, output):
     summary = walk(settings(pictures), output, "masks", first="masks")
     assert (summary.made, summary.kept) == (1, 1)
     assert snapshot(output) == before
+
+
+@pytest.mark.parametrize(("gib", "folder"), [(0.0, None), (0.5, "embeddings")])
+def test_what_sam_saw_is_kept_with_the_run_where_that_is_allowed(
+    models, pictures, output, monkeypatch, gib, folder
+):
+    asked = []
+    monkeypatch.setattr(doors, "load_sam", lambda *arguments: asked.append(arguments[-1]) or models.sam)
+    monkeypatch.setattr(doors, "KeptEmbeddings", lambda *arguments: arguments)
+    walk(settings(pictures, f"embeddings_gib={gib}"), output, "masks")
+    assert asked == [folder and (output / folder, 2**29)]
+    walk(settings(pictures), output, "masks", first="masks")  # no other recipe: the masks are the same

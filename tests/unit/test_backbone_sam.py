@@ -5,41 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from fixtures.small_sam import CONFIG, photo, points, write
 
 from ppt import rle
 from ppt.backbones import weights
 from ppt.backbones.sam import build_embedded_sam, load_sam, stability
 from ppt.backbones.weights import WeightsError
-from ppt.types import PointSet, PromptableModel
-
-CONFIG = {
-    "image_encoder": {
-        "img_size": 64,
-        "widths": [4, 8, 8, 16],
-        "out_chans": 16,
-    },
-    "prompt_encoder": {"mask_in_chans": 4},
-    "mask_decoder": {
-        "num_multimask_outputs": 3,
-        "iou_head_depth": 2,
-        "iou_head_hidden_dim": 16,
-        "transformer": {"depth": 1, "mlp_dim": 16, "num_heads": 2},
-    },
-    "pixel_mean": [123.675, 116.28, 103.53],
-    "pixel_std": [58.395, 57.12, 57.375],
-}
-
-
-def write(folder, seed=0, stem="sam"):
-    """A made-up checkpoint, half precision, with its architecture beside it."""
-    torch.manual_seed(seed)
-    state = build_embedded_sam(CONFIG).state_dict()
-    save_file(
-        {key: value.half().contiguous() for key, value in state.items()}, folder / f"{stem}.safetensors"
-    )
-    (folder / f"{stem}.json").write_text(json.dumps(CONFIG))
-    return folder / f"{stem}.safetensors"
+from ppt.types import PromptableModel
 
 
 @pytest.fixture
@@ -50,14 +22,6 @@ def path(tmp_path):
 @pytest.fixture
 def sam(path):
     return load_sam("embedded", path, "cpu")
-
-
-def photo(height, width):
-    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def points(*xy, label=1):
-    return PointSet(np.array(xy, np.float32).reshape(-1, 2), np.full(len(xy), label, np.int8), 1.0)
 
 
 def test_it_is_a_promptable_model(sam):

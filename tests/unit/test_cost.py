@@ -63,7 +63,7 @@ def test_images_count_once_and_sentences_each(unit_costs):
     assert found.operations == {**seen, "views": 2 * 2 * 1e3 + 3 * 4 * 1e2}
     assert costs.count(load_config(None, ["views.ask=[]"]), pairs(4)).operations == seen
     assert (found.pictures, found.looks) == (2, 2)
-    assert (found.features, found.embedding) == (2 * 20 * 8, 2 * 64)
+    assert (found.features, found.embedding) == (2 * 20 * 8, 4 * 64)
 
 
 def test_the_generator_and_the_segmenter_add_what_they_ask(unit_costs):
