@@ -30,7 +30,8 @@ def open_sam_door(config: Config, output: Path | None = None) -> SamModel:
     limit, kept = int(config.embeddings_gib * 2**30), None
     if limit and output is not None:
         kept = KeptEmbeddings(output / EMBEDDINGS, limit)
-    return load_sam(config.sam.model, config.sam.weights, config.device, config.sam.prompt_batch, kept)
+    sam = config.sam
+    return load_sam(sam.model, sam.weights, config.device, sam.prompt_batch, kept, sam.bfloat16)
 
 
 def open_staged_door(config: Config) -> StagedModel:

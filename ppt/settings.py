@@ -114,6 +114,7 @@ class SamConfig(Section):
     model: Literal["embedded", "vit_b", "vit_l", "vit_h", "mobile_sam"] = "embedded"
     weights: Path | None = None
     prompt_batch: Count = 8
+    bfloat16: bool = False  # the image encoder's arithmetic; the masks differ a little
 
 
 class MasksConfig(Section):

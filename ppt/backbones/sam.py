@@ -31,6 +31,7 @@ from ppt.backbones.image import checked_rgb
 from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.mobile_sam import build_mobile_sam
 from ppt.backbones.published import official_sam
+from ppt.backbones.sam_attention import in_pieces
 from ppt.backbones.sam_encoder import CELL, ConvEncoder
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
@@ -60,7 +61,8 @@ class SamModel:
 
     fingerprint: changes with architecture and weights. weights_sha256: of the file. prompt_batch: point sets
     per decoder call at most; a call that runs out of GPU memory goes on with half of it. kept: where
-    embeddings are looked for first, and kept.
+    embeddings are looked for first, and kept. bfloat16: whether the image encoder works in it, whose
+    output is float32 all the same, as is all that follows.
     """
 
     def __init__(
@@ -70,14 +72,16 @@ class SamModel:
         sha256: str,
         recipe: Mapping[str, Any],
         kept: KeptEmbeddings | None = None,
+        bfloat16: bool = False,
     ):
         if prompt_batch < 1:
             raise ValueError(f"sam: prompt_batch must be at least 1, got {prompt_batch}")
         self.prompt_batch = prompt_batch
         self.weights_sha256 = sha256
-        self.fingerprint = fingerprint("sam", dict(recipe), sha256)
+        self.fingerprint = fingerprint("sam", dict(recipe), sha256, *(["bfloat16"] if bfloat16 else []))
         self._model = model
         self._kept = kept
+        self._bfloat16 = bfloat16
 
     @torch.inference_mode()
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> ImageEmbedding:
@@ -89,7 +93,8 @@ class SamModel:
         def encoded() -> Tensor:
             resized = np.array(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
             pixels = torch.as_tensor(resized, device=self._model.device).permute(2, 0, 1).contiguous()[None]
-            return self._model.image_encoder(self._model.preprocess(pixels))
+            with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bfloat16):
+                return self._model.image_encoder(self._model.preprocess(pixels)).float()
 
         if self._kept is None:
             return ImageEmbedding(encoded(), (new_h, new_w), (height, width))
@@ -217,6 +222,7 @@ def load_sam(
     device: str,
     prompt_batch: int = 8,
     kept: KeptEmbeddings | None = None,
+    bfloat16: bool = False,
 ) -> SamModel:
     """A frozen SAM from local weights; nothing is downloaded and nothing is ever left random.
 
@@ -224,7 +230,7 @@ def load_sam(
     dict saved by torch); None for the shipped file, or for the official file wherever `checkpoints.resolve`
     finds it. An embedded file given by path takes its architecture from the .json of the same stem beside it.
     device: "auto", "cpu", "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most. kept: where
-    embeddings are kept.
+    embeddings are kept. bfloat16: of the image encoder.
     Raises WeightsError: missing, altered or unfitting file, unknown model.
     """
     path, sha256 = find_sam(model, weights)
@@ -236,7 +242,9 @@ def load_sam(
     with torch.random.fork_rng(devices=[]):
         network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
-    return SamModel(network, prompt_batch, sha256, recipe, kept)
+    if network.device.type == "cpu":
+        in_pieces(network.image_encoder)
+    return SamModel(network, prompt_batch, sha256, recipe, kept, bfloat16)
 
 
 def find_sam(model: str, weights: str | Path | None) -> tuple[Path, str]:

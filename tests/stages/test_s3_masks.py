@@ -158,7 +158,7 @@ def test_what_sam_saw_is_kept_with_the_run_where_that_is_allowed(
     models, pictures, output, monkeypatch, gib, folder
 ):
     asked = []
-    monkeypatch.setattr(doors, "load_sam", lambda *arguments: asked.append(arguments[-1]) or models.sam)
+    monkeypatch.setattr(doors, "load_sam", lambda *arguments: asked.append(arguments[4]) or models.sam)
     monkeypatch.setattr(doors, "KeptEmbeddings", lambda *arguments: arguments)
     walk(settings(pictures, f"embeddings_gib={gib}"), output, "masks")
     assert asked == [folder and (output / folder, 2**29)]
