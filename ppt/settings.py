@@ -245,3 +245,8 @@ class BenchmarkConfig(Section):
     variants: tuple[Variant, ...] = ()  # of the generator; each is trained, once a seed
     systems: tuple[str, ...] = ()  # of the segmenter: "unified", "unified-dice", "unified+teacher"
     seeds: Count = 1
+    # of speed:
+    images: Count = 4
+    sentences: Count = 7  # about each of them
+    rounds: Count = 3
+    untrained: tuple[Literal["vit_b", "vit_l", "vit_h", "mobile_sam"], ...] = ()  # SAMs raced without weights

@@ -83,6 +83,11 @@ class SamModel:
         self._kept = kept
         self._bfloat16 = bfloat16
 
+    @property
+    def network(self) -> Sam:
+        """The network itself, for comparisons with what others do with it."""
+        return self._model
+
     @torch.inference_mode()
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> ImageEmbedding:
         """The image encoder's output for one RGB image, longest side resized to the model's input size."""

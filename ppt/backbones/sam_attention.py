@@ -49,6 +49,13 @@ class PiecewiseAttention(Attention):
         return rel_h, torch.einsum("bhwc,wkc->bhwk", cells, get_rel_pos(w, w, self.rel_pos_w))
 
 
+def as_published(network: nn.Module) -> None:
+    """Undo `in_pieces`."""
+    for module in network.modules():
+        if type(module) is PiecewiseAttention:
+            module.__class__ = Attention  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def in_pieces(network: nn.Module) -> None:
     """Let every attention of SAM's ViT under `network` work in pieces from now on."""
     for module in network.modules():

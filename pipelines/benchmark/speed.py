@@ -1,0 +1,277 @@
+"""How much faster than a research script: the same images, sentences and weights, in turns, in one run.
+
+    ppt benchmark speed CONFIG.yaml --output DIR [--pairs PAIRS]
+
+`benchmark.images` images with `benchmark.sentences` sentences each are done by everyone in turn,
+`benchmark.rounds` times: by the naive loop (`naive.py`) and by us. SAM's part is raced alone, for the
+configured SAM and for each of `benchmark.untrained`, shapes with random weights; and the whole way from
+images to labels, reading, writing and loading the models included. Points are the peaks of the maps. Writes
+DIR/benchmark/speed.json and speed.md: medians of the rounds' ratios, how equal the masks are, and where our
+time goes.
+"""
+
+import copy
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from segment_anything.modeling import Sam
+
+from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, stage
+from pipelines.benchmark import naive
+from pipelines.benchmark.naive import Job
+from pipelines.doors import open_clip_door, open_sam_door
+from ppt import rle
+from ppt.backbones.clip import Clip
+from ppt.backbones.cost import measured_rate
+from ppt.backbones.kept import KeptEmbeddings
+from ppt.backbones.sam import SamModel, untrained_sam
+from ppt.backbones.sam_attention import as_published, in_pieces
+from ppt.config import Config
+from ppt.durable import json_lines, write_atomic
+from ppt.points.from_maps import peak_points
+from ppt.prompting import Rules
+from ppt.records import images
+from ppt.rle import Rle
+from ppt.store import Artifact
+from ppt.types import RelevanceMap
+
+NAIVE = "naive"
+Contestant = Callable[[Path], list[Rle | None]]
+"""Does all the work and writes it into an empty folder; masks in an order that all contestants share."""
+_ROOM = 2**36
+
+
+@dataclass(frozen=True)
+class Race:
+    """seconds: of each contestant in each round. iou, same: of its masks with the naive ones, the mean IoU,
+    and the share that is equal to the bit.
+    """
+
+    name: str
+    seconds: dict[str, list[float]]
+    iou: dict[str, float]
+    same: dict[str, float]
+
+    def ratio(self, contestant: str) -> float:
+        """How many times faster than the naive one: the median over the rounds."""
+        both = zip(self.seconds[NAIVE], self.seconds[contestant], strict=True)
+        return median(naive / own for naive, own in both)
+
+
+def speed(config: Config, output: Path) -> str:
+    """Run the races; returns the tables as Markdown."""
+    folder = output / "benchmark" / "speed"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    config = _with_own_pairs(config, folder)
+    jobs, rate = _jobs(config, folder), measured_rate(config.device)
+    first = [job for job in jobs if job.image == jobs[0].image]
+    races = [_race_of_sam(config.sam.model, open_sam_door(config).network, jobs, folder, config)]
+    for name in config.benchmark.untrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = untrained_sam(name).eval().requires_grad_(False)
+        races.append(_race_of_sam(f"{name}, random weights", network, first, folder, config))
+    clock = defaultdict[str, float](float)
+    races.append(_race_of_all(jobs, folder, config, clock))
+    found = {"threads": torch.get_num_threads(), "gflops": rate / 1e9, "ours": dict(clock)}
+    kept = {**found, "races": [asdict(race) for race in races]}
+    table = _markdown(races, clock)
+    write_atomic(output / "benchmark" / "speed.json", (json.dumps(kept, indent=1) + "\n").encode())
+    write_atomic(output / "benchmark" / "speed.md", table.encode())
+    return table
+
+
+def _with_own_pairs(config: Config, folder: Path) -> Config:
+    """The config for the images with the most sentences; where one has too few, it gets those of others."""
+    s0_records.run(config, folder / "all")
+    records, root = Artifact.open(folder / "all" / "records"), stage.images_root(config, folder / "all")
+    own: dict[str, list[str]] = {}
+    for row in records.rows():
+        own.setdefault(row["image"], []).append(row["text"])
+    texts = list(dict.fromkeys(text for said in own.values() for text in said))
+    rows: list[dict[str, str]] = []
+    (folder / "images").mkdir()
+    for number, image in enumerate(sorted(own, key=lambda one: -len(own[one]))[: config.benchmark.images]):
+        name = f"images/{number:03}{Path(image).suffix}"
+        shutil.copyfile(root / image, folder / name)
+        start = number * config.benchmark.sentences % len(texts)
+        distinct = dict.fromkeys((*own[image], *texts[start:], *texts[:start]))
+        said = islice(cycle(distinct), config.benchmark.sentences)
+        rows += [{"id": f"{number:03}_{i}", "image": name, "text": text} for i, text in enumerate(said)]
+    write_atomic(folder / "pairs.jsonl", json_lines(rows))
+    chosen = {"pairs": folder / "pairs.jsonl", "truth": None, "sources": (), "splits": (), "limit": None}
+    changed: dict[str, Any] = {
+        "records": config.records.model_copy(update=chosen),
+        "points": config.points.model_copy(update={"method": "peak"}),
+        "embeddings_gib": 0.0,
+    }
+    return config.model_copy(update=changed)
+
+
+def _jobs(config: Config, folder: Path) -> list[Job]:
+    """Every sentence that has a point, by image."""
+    s0_records.run(config, folder)
+    s1_relevance.run(config, folder)
+    records, relevance = Artifact.open(folder / "records"), Artifact.open(folder / "relevance")
+    jobs: list[Job] = []
+    for key in records.keys:
+        tensors = relevance.tensors(key)
+        for row in records.rows(key):
+            found = RelevanceMap(tensors[f"map/{row['id']}"], row["height"], row["width"])
+            jobs.append(Job(row["id"], folder / row["image"], row["text"], peak_points(found)))
+    return sorted((job for job in jobs if len(job.points.labels)), key=lambda job: job.id)
+
+
+def _race_of_sam(name: str, network: Sam, jobs: Sequence[Job], folder: Path, config: Config) -> Race:
+    """SAM's part alone: images and points in, coded masks on the disk out."""
+    published = copy.deepcopy(network)
+    as_published(published.image_encoder)
+    in_pieces(network.image_encoder)
+
+    def ours(kept: KeptEmbeddings | None = None, bfloat16: bool = False) -> Contestant:
+        sam = SamModel(network, config.sam.prompt_batch, "0" * 64, {}, kept, bfloat16)
+        return lambda at: _drawn(sam, jobs, at, config)
+
+    kept = ours(KeptEmbeddings(folder / "embeddings" / name, _ROOM))
+    kept(_emptied(folder / "work"))
+    contestants: dict[str, Contestant] = {
+        NAIVE: lambda at: naive.drawn(published, jobs, at),
+        "ours": ours(),
+        "ours, encoder in bfloat16": ours(bfloat16=True),
+        "ours, embeddings kept": kept,
+    }
+    return _race(f"SAM alone, {name}", contestants, folder, config.benchmark.rounds)
+
+
+def _drawn(sam: SamModel, jobs: Sequence[Job], folder: Path, config: Config) -> list[Rle | None]:
+    found: list[Rle | None] = []
+    for image in dict.fromkeys(job.image for job in jobs):
+        own = [job for job in jobs if job.image == image]
+        pixels = images.load(image.parent, image.name, stage.image_policy(config)).pixels
+        answers = sam.predict(sam.embed(pixels), [job.points for job in own])
+        rows = [
+            {
+                "id": job.id,
+                "masks": [mask.to_json() for mask in one.rles],
+                "scores": one.predicted_iou.tolist(),
+            }
+            for job, one in zip(own, answers, strict=True)
+        ]
+        write_atomic(folder / f"{image.stem}.jsonl", json_lines(rows))
+        found += [mask for one in answers for mask in one.rles]
+    return found
+
+
+def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[str, float]) -> Race:
+    """From images and sentences to labels. clock: is told where our time went, in seconds, all rounds."""
+    masks = config.masks
+    rules = Rules(masks.choice, masks.min_area, masks.max_area)
+
+    def one_by_one(at: Path) -> list[Rle | None]:
+        network = open_sam_door(config).network
+        as_published(network.image_encoder)
+        return naive.labelled(network, open_clip_door(config), jobs, at, config.relevance.redundancy, rules)
+
+    def ours(at: Path) -> list[Rle | None]:
+        shutil.copytree(folder / "records", at / "records")
+        stage.remember_source(at, {"images": str(folder)})
+        began = time.perf_counter()
+        with _clocked(clock):
+            for run in (s1_relevance.run, s3_masks.run, s4_labels.run):
+                run(config, at)
+        clock["all"] += time.perf_counter() - began
+        rows = {row["id"]: row["segmentation"] for row in Artifact.open(at / "labels").rows()}
+        return [rle.from_json(rows[job.id]) if rows[job.id] else None for job in jobs]
+
+    contestants: dict[str, Contestant] = {NAIVE: one_by_one, "ours": ours}
+    return _race(f"images to labels, {config.sam.model}", contestants, folder, config.benchmark.rounds)
+
+
+@contextmanager
+def _clocked(clock: dict[str, float]) -> Iterator[None]:
+    """Note how long the models take: seconds by name."""
+    timed = {
+        "CLIP, images": (Clip, "encode_image"),
+        "CLIP, sentences": (Clip, "encode_texts"),
+        "SAM, images": (SamModel, "embed"),
+        "SAM, points": (SamModel, "predict"),
+        "coding masks": (rle, "encode"),
+    }
+    before = {name: getattr(*where) for name, where in timed.items()}
+
+    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                clock[name] += time.perf_counter() - began
+
+        return run
+
+    for name, (owner, attribute) in timed.items():
+        setattr(owner, attribute, timing(name, before[name]))
+    try:
+        yield
+    finally:
+        for name, (owner, attribute) in timed.items():
+            setattr(owner, attribute, before[name])
+
+
+def _race(name: str, contestants: Mapping[str, Contestant], folder: Path, rounds: int) -> Race:
+    """Everyone in turn, `rounds` times."""
+    seconds: dict[str, list[float]] = {one: [] for one in contestants}
+    masks: dict[str, list[Rle | None]] = {}
+    for _ in range(rounds):
+        for one, work in contestants.items():
+            at = _emptied(folder / "work")
+            began = time.perf_counter()
+            masks[one] = work(at)
+            seconds[one].append(time.perf_counter() - began)
+    pairs = {one: [*zip(masks[NAIVE], own, strict=True)] for one, own in masks.items() if one != NAIVE}
+    iou = {one: fmean(_iou(a, b) for a, b in both) for one, both in pairs.items()}
+    same = {one: fmean(a == b for a, b in both) for one, both in pairs.items()}
+    return Race(name, seconds, iou, same)
+
+
+def _iou(a: Rle | None, b: Rle | None) -> float:
+    """1 where neither is a mask, or both are empty."""
+    if a is None or b is None:
+        return float(a is b)
+    return rle.iou(a, b) if rle.area(a) or rle.area(b) else 1.0
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _markdown(races: Sequence[Race], clock: Mapping[str, float]) -> str:
+    lines = [
+        "| | seconds, median | times the naive loop | masks equal | mean IoU |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for race in races:
+        lines.append(f"| {race.name}: naive | {median(race.seconds[NAIVE]):.2f} | 1 | | |")
+        for one in list(race.seconds)[1:]:
+            equal = f"{race.same[one]:.1%} | {race.iou[one]:.4f}"
+            lines.append(f"| … {one} | {median(race.seconds[one]):.2f} | {race.ratio(one):.1f} | {equal} |")
+    models = [name for name in clock if name not in ("all", "coding masks")]
+    points = clock["SAM, points"] - clock["coding masks"]
+    shares = {name: clock[name] / clock["all"] for name in models} | {"SAM, points": points / clock["all"]}
+    shares["all else"] = 1 - sum(shares.values())
+    lines += ["", "| images to labels, ours | share |", "| --- | ---: |"]
+    lines += [f"| {name} | {share:.0%} |" for name, share in shares.items()]
+    return "\n".join(lines) + "\n"
