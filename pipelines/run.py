@@ -42,6 +42,7 @@ def _timed(stage: Stage) -> Stage:
     return run
 
 
+# In the order of the walk.
 STAGES: dict[str, Stage] = {
     "records": _timed(s0_records.run),
     "relevance": _timed(s1_relevance.run),
@@ -58,16 +59,16 @@ STAGES: dict[str, Stage] = {
 
 def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
     """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
-    names = ["records", "relevance", "masks", "labels", "quality"]
-    if config.points.method == "generator":
-        names.insert(names.index("masks"), "points")
-    if config.views.ask:
-        names.insert(names.index("quality"), "views")
-    if config.with_segmenter:
-        at = names.index("labels") + 1
-        names[at:at] = ["segmenter", "predictions"]
-    for name in names:
-        yield STAGES[name](config, output, fresh)
+    optional = {
+        "points": config.points.method == "generator",
+        "segmenter": config.with_segmenter,
+        "predictions": config.with_segmenter,
+        "views": bool(config.views.ask),
+        "evaluate": False,  # below
+    }
+    for name in STAGES:
+        if optional.get(name, True):
+            yield STAGES[name](config, output, fresh)
     if not sources.may_tell_truth(config.records):
         yield s6_evaluate.without_truth()
     else:
