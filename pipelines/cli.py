@@ -115,6 +115,10 @@ def labels(
         Path | None,
         typer.Option("--review", metavar="FILE", help="What a person decided; kept as DIR/review.jsonl."),
     ] = None,
+    believe: Annotated[
+        Path | None,
+        typer.Option("--believe", metavar="FILE", help="A quality.jsonl; its quality is then the weight."),
+    ] = None,
     pairs: Pairs = None,
     truth: Truth = None,
     fresh: Fresh = False,
@@ -123,8 +127,9 @@ def labels(
     from pipelines import s4_labels
 
     settings = _config(config, overrides, pairs, truth, None)
-    changed = review is not None and s4_labels.take_review(review, output)
-    summary = s4_labels.run(settings, output, fresh or changed)
+    changed = [s4_labels.take_review(review, output)] if review else []
+    changed += [s4_labels.take_quality(believe, output)] if believe else []
+    summary = s4_labels.run(settings, output, fresh or any(changed))
     typer.echo(summary.line())
     leave(summary.skipped, summary.items)
 

@@ -2,10 +2,11 @@
 
     ppt labels CONFIG.yaml --output DIR
 
-Reads DIR/masks and, where there is one, DIR/review.jsonl, what a person decided. Writes DIR/labels and,
-joined and sorted by id, DIR/labels/labels.jsonl:
+Reads DIR/masks and, where there is one, DIR/review.jsonl, what a person decided, and DIR/believed.jsonl, the
+quality by which the labels are to teach in place of their own weights. Writes DIR/labels and, joined and
+sorted by id, DIR/labels/labels.jsonl:
 {"id","image","text","segmentation","scores","weight","reasons"}, and "review" where a person decided. Once
-the review has changed, labels are made anew with --fresh alone.
+one of those files has changed, labels are made anew with --fresh alone.
 """
 
 import functools
@@ -19,6 +20,7 @@ from ppt import labels
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
+from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import from_json
 from ppt.shard import Shard
@@ -31,23 +33,30 @@ SCORES = ("predicted_iou", "stability", "agreement", "relevance", "contrast", "a
 
 @dataclass(frozen=True)
 class Context:
-    """What one process keeps: the config, the masks it reads, and what was decided of their labels."""
+    """What one process keeps: the config, the masks it reads, what was decided of their labels, and the
+    weights that these are given.
+    """
 
     config: Config
     masks: Artifact
     decisions: dict[str, Decision]
+    weights: dict[str, float]
 
 
 def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
-    """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact, ReviewError and the errors of what
-    it reads.
+    """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact, ReviewError, QualityError and the
+    errors of what it reads.
     """
-    masks, review = Artifact.open(output / "masks"), output / FILE_NAME
-    inputs, decisions = {"masks": masks.fingerprint}, dict[str, Decision]()
-    if review.exists():
+    masks = Artifact.open(output / "masks")
+    inputs, decisions, weights = {"masks": masks.fingerprint}, dict[str, Decision](), dict[str, float]()
+    if (review := output / FILE_NAME).exists():
         data = review.read_bytes()  # once: `ppt review serve` may be adding to it
         decisions = _decisions(review, data)
         inputs["review"] = hashlib.sha256(data).hexdigest()
+    if (believed := output / BELIEVED).exists():
+        data = believed.read_bytes()
+        weights = _weights(believed, data, masks.fingerprint)
+        inputs["believed"] = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         STAGE,
         schema_version=3,
@@ -58,7 +67,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     plan = {key: [row["id"] for row in masks.rows(key)] for key in masks.keys}
     with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, decisions)
+        make = functools.partial(context, config, output, decisions, weights)
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "labels.jsonl", json_lines(rows))
@@ -70,17 +79,32 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 
 def take_review(review: Path, output: Path) -> bool:
     """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
-    data, kept = review.read_bytes(), output / FILE_NAME
+    data = review.read_bytes()
     _decisions(review, data)
-    if kept.exists() and kept.read_bytes() == data:
+    return _kept(data, output / FILE_NAME)
+
+
+def take_quality(quality: Path, output: Path) -> bool:
+    """Keep a quality.jsonl as DIR/believed.jsonl; whether that changes it. Raises QualityError for one that
+    is none, or is of other masks than those in DIR.
+    """
+    data = quality.read_bytes()
+    _weights(quality, data, Artifact.open(output / "masks").fingerprint)
+    return _kept(data, output / BELIEVED)
+
+
+def _kept(data: bytes, path: Path) -> bool:
+    if path.exists() and path.read_bytes() == data:
         return False
-    write_atomic(kept, data)
+    write_atomic(path, data)
     return True
 
 
-def context(config: Config, output: Path, decisions: dict[str, Decision]) -> Context:
+def context(
+    config: Config, output: Path, decisions: dict[str, Decision], weights: dict[str, float]
+) -> Context:
     """The context of one process."""
-    return Context(config, Artifact.open(output / "masks"), decisions)
+    return Context(config, Artifact.open(output / "masks"), decisions, weights)
 
 
 def _decisions(path: Path, data: bytes) -> dict[str, Decision]:
@@ -88,6 +112,13 @@ def _decisions(path: Path, data: bytes) -> dict[str, Decision]:
         return read_review(data)
     except ReviewError as error:
         raise ReviewError(f"{path}: {error}") from None
+
+
+def _weights(path: Path, data: bytes, of: str) -> dict[str, float]:
+    try:
+        return read_weights(data, of)
+    except QualityError as error:
+        raise QualityError(f"{path}: {error}") from None
 
 
 def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
@@ -125,6 +156,8 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
             row["id"], row["image"], row["text"], mask, scores, reasons,
             config.labels.min_stability, config.labels.min_agreement,
         )  # fmt: skip
+        if row["id"] in context.weights:
+            made = labels.believed(made, context.weights[row["id"]])
         if row["id"] in context.decisions:
             offered = [
                 (from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]

@@ -3,9 +3,10 @@
     ppt quality CONFIG.yaml --output DIR
 
 Reads DIR/labels and, where they are, DIR/predictions, the segmenter's opinion, and DIR/views. Writes
-DIR/quality: rows {id, quality, band, outcome, second, views, reasons}. outcome: whether one thing, several
-or nothing was found. second: the IoU of the label with the segmenter's mask, null where that was not asked.
-views: the agreements of `ppt views`, which give reasons and do not move the quality. A label without a mask
+DIR/quality: rows {id, quality, band, outcome, second, views, reasons, of}. outcome: whether one thing,
+several or nothing was found. second: the IoU of the label with the segmenter's mask, null where that was not
+asked. views: the agreements of `ppt views`, which give reasons and do not move the quality. of: the masks
+that the labels were made of, by the first digits of their fingerprint. A label without a mask
 has quality 0; where a person decided, quality and band are what was decided. No truth is read: `ppt
 evaluate` tells what the quality is worth where there is some.
 """
@@ -43,7 +44,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     others = {name: Artifact.open(output / name) for name in _there(output)}
     if "views" in others and others["views"].manifest.inputs["labels"] != labels.fingerprint:
         raise StaleArtifact(f"{output / 'views'}: is of other labels; run `ppt views --fresh`")
-    inputs = {"labels": labels, **others}
+    inputs, of = {"labels": labels, **others}, labels.manifest.inputs["masks"][:16]
     manifest = Manifest(
         STAGE,
         schema_version=2,
@@ -60,7 +61,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
             worth = _judged(told)
         for shard in missing:
             labelled = map(PseudoLabel.from_json, labels.rows(shard.key))
-            shard.write([_row(label, told, worth, config) for label in labelled])
+            shard.write([{**_row(label, told, worth, config), "of": of} for label in labelled])
         artifact = writer.finish()
         rows = sorted(artifact.rows(), key=lambda row: (row["quality"], row["id"]))
         ensure(artifact.folder / "quality.jsonl", json_lines(rows))

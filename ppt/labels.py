@@ -7,6 +7,7 @@ excluded keeps its mask for inspection and has weight 0.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -59,6 +60,16 @@ def label(
     excluded = exclusions(scores, least_stability, least_agreement)
     weight = 0.0 if excluded else weigh(scores)
     return PseudoLabel(id, image, text, mask, dict(scores), weight, (*reasons, *excluded))
+
+
+def believed(label: PseudoLabel, weight: float) -> PseudoLabel:
+    """The label with another weight in place of its own, 0 where it is not to teach; one that is excluded, or
+    has no mask, stays as it is.
+    """
+    if not label.weight:
+        return label
+    why = f"believed:{weight:.2f}" if weight else "excluded:quality in the band drop"
+    return replace(label, weight=weight, reasons=(*label.reasons, why))
 
 
 def rival(mask: Rle, offered: Sequence[tuple[Rle, float]]) -> float:

@@ -13,6 +13,7 @@ it. Without a second opinion there is nothing to fit: the agreement with the map
 the label's weight, as a fifth root, and the quality ranks labels but is no chance.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,6 +37,12 @@ ROOT = 1 / 5
 Band = Literal["keep", "review", "drop"]
 BANDS: tuple[Band, ...] = get_args(Band)
 Outcome = Literal["one", "several", "nothing"]
+BELIEVED = "believed.jsonl"
+"""In the folder of a run: the quality that its labels are to teach by."""
+
+
+class QualityError(ValueError):
+    """A file that holds no quality of these labels; the text says why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +134,27 @@ def reasons(
     if stability < keep:
         found.append(f"unsteady_outline:stability {stability:.2f}")
     return tuple(found)
+
+
+def read_weights(data: bytes, of: str) -> dict[str, float]:
+    """quality.jsonl -> id -> the weight that a label teaches by: its quality, and 0 in the band drop.
+
+    of: fingerprint of the masks that are there now. Raises QualityError for lines that are none, and for the
+    quality of other masks.
+    """
+    found: dict[str, float] = {}
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            id, worth, band, about = (row[name] for name in ("id", "quality", "band", "of"))
+            fits = isinstance(id, str) and band in BANDS and isinstance(about, str) and 0 <= worth <= 1
+        except (ValueError, TypeError, KeyError, RecursionError):
+            fits, id, worth, band, about = False, "", 0.0, "drop", ""
+        if not fits:
+            raise QualityError(f"line {number}: expected a row of quality.jsonl (got {line[:80]!r})")
+        if not about or not of.startswith(about):
+            raise QualityError(f"line {number}: is the quality of other masks than those there are now")
+        found[id] = 0.0 if band == "drop" else float(worth)
+    return found

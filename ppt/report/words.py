@@ -17,6 +17,7 @@ _WHOLE = {
 }
 _OPENED = {
     "reviewed": "A person looked: {}.",
+    "believed": "Teaches by its quality: {}.",
     "review_passed_over": "What a person decided is passed over: {}.",
     "second_opinion": "A second opinion differs: {}.",
     "rival": "Perhaps not what is meant: {}.",

@@ -17,10 +17,16 @@ def test_without_a_segmenter_it_is_stability_and_a_root_of_agreement(models, pic
     for id, row in rows(output, "quality").items():
         scores = labels[id]["scores"]
         if labels[id]["segmentation"] is None:
-            nothing = {"outcome": "nothing", "second": None, "views": {}, "reasons": ["no_mask"]}
+            nothing = {
+                "outcome": "nothing",
+                "second": None,
+                "views": {},
+                "reasons": ["no_mask"],
+                "of": row["of"],
+            }
             assert row == {"id": id, "quality": 0, "band": "drop", **nothing}
             continue
-        assert set(row) == {"id", "quality", "band", "outcome", "second", "views", "reasons"}
+        assert set(row) == {"id", "quality", "band", "outcome", "second", "views", "reasons", "of"}
         assert {"id": id, **row["views"]} == views[id]
         assert row["second"] is None
         assert row["quality"] == pytest.approx(scores["stability"] * scores["agreement"] ** 0.2, abs=1e-6)
