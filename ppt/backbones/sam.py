@@ -1,4 +1,5 @@
-"""The door to SAM: encode an image once, prompt it many times. Frozen, float32.
+"""The door to SAM: encode an image once, prompt it many times. Frozen; float32, unless its image encoder is
+told to work in bfloat16.
 
 In use:
 
@@ -6,9 +7,10 @@ In use:
     embedding = sam.embed(image)
     candidates = sam.predict(embedding, point_sets)  # one MaskCandidates per PointSet, in order
 
-Every number equals the official `SamPredictor`'s: the same resize, the same coordinates, the same upsampling.
-A label of -1 is passed on as SAM's "not a point" embedding. That embedding is attended to like any other
-point, so it is not padding: point sets share a decoder call only when they have the same number of points.
+In float32 every number equals the official `SamPredictor`'s: the same resize, the same coordinates, the same
+upsampling. A label of -1 is passed on as SAM's "not a point" embedding. That embedding is attended to like
+any other point, so it is not padding: point sets share a decoder call only when they have the same number of
+points.
 """
 
 import hashlib

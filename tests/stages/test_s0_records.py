@@ -90,7 +90,7 @@ def test_rows_are_flat_as_in_the_specification(data, tmp_path):
     s0_records.run(config(data), tmp_path / "out")
     row = next(Artifact.open(tmp_path / "out" / "records").rows())
     assert list(row) == sorted(
-        ["id", "image", "text", "split", "source", "sha256", "height", "width", "flags"]
+        ["id", "image", "text", "split", "source", "kind", "sha256", "height", "width", "flags"]
     )
     assert row["image"] == "red.png"
 
