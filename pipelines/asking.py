@@ -62,7 +62,6 @@ class Asking:
 
 def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | None = None) -> Asking:
     """For one process; loads SAM unless it is given."""
-    rules = Rules(config.masks.choice, config.masks.min_area, config.masks.max_area)
     return Asking(
         sam or open_sam_door(config, output),
         prompter,
@@ -70,8 +69,13 @@ def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | Non
         Artifact.open(output / "relevance"),
         stage.images_root(config, output),
         stage.image_policy(config),
-        rules,
+        rules(config),
     )
+
+
+def rules(config: Config) -> Rules:
+    """By which a mask is chosen, from the `masks` section."""
+    return Rules(config.masks.choice, config.masks.min_area, config.masks.max_area)
 
 
 def example(tensors: dict, record: Record) -> Example:

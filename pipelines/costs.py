@@ -1,7 +1,7 @@
 """What the stages of a run have to compute, counted, and how long that takes at the rate of this machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -54,7 +54,7 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
         found["views"] = len(asked) * texts * clip.sentence
         scales = {"mirrored": 1.0, "smaller": config.views.scale}
         for scale in (scales[view] for view in asked if view in scales):
-            again = replace(reading, scales=tuple(scale * one for one in reading.scales))
+            again = reading.at(scale)
             more = clip_cost(config.clip.model, config.clip.size, config.clip.max_long, again, HEIGHT, WIDTH)
             found["views"] += images * more.image
     pictures = looks = images

@@ -81,8 +81,9 @@ def _in_all(
 ) -> Iterator[str]:
     again, size = costs.looks - costs.pictures, costs.pictures * costs.embedding
     room = config.embeddings_gib * 2**30
-    spared = again * min(1.0, room / size) * costs.seeing if again else 0.0
-    whole = sum(costs.operations.values()) - spared
+    total, seeing = sum(costs.operations.values()), again * costs.seeing
+    spared = seeing * min(1.0, room / size) if again else 0.0
+    whole = total - spared
     here = f"{rate / 1e9:,.0f} GFLOP/s, measured here just now ({config.device}, float32)"
     assumed = f"images of {HEIGHT} x {WIDTH} pixels"
     yield f"in all      {_operations(whole)}: {_time(whole / rate)} at {here}; {assumed}"
@@ -93,8 +94,8 @@ def _in_all(
     yield f"disk        about {_human(kept)} to keep, {_human(free)} free at {folder}: {enough}"
     if again:
         mirrored = f" and {costs.pictures - images} mirror images" if costs.pictures > images else ""
-        saved, all_of_it = spared or again * costs.seeing, whole + spared
-        share = f"{saved / all_of_it:.0%}, {_time(saved / rate)}" if all_of_it else "nothing"
+        saved = spared or seeing
+        share = f"{saved / total:.0%}, {_time(saved / rate)}" if total else "nothing"
         seen = f"{costs.looks} looks of SAM at {images} images{mirrored}"
         keeping = f"keeping {_human(min(size, room) if room else size)} of embeddings"
         yield f"cache       {seen}; {keeping} {'saves' if room else 'would save'} {share}"

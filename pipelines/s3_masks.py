@@ -134,6 +134,6 @@ def _preview(artifact: Artifact, config: Config, output: Path) -> None:
         if row["chosen"] is not None:
             chosen = from_json(row["candidates"][row["chosen"]]["segmentation"])
             pixels = preview.overlay_mask(pixels, chosen)
-        tiles.append(preview.draw_points(pixels, stage.stored_points(row)))
+        tiles.append(preview.draw_points(pixels, PointSet.from_rows(row["points"])))
         captions.append(row["text"])
     stage.leave_preview(artifact.folder, tiles, captions)

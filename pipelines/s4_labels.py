@@ -11,9 +11,10 @@ one of those files has changed, labels are made anew with --fresh alone.
 
 import functools
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pipelines import stage
 from ppt import labels
@@ -22,7 +23,7 @@ from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
 from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
-from ppt.rle import from_json
+from ppt.rle import Rle, from_json
 from ppt.shard import Shard
 from ppt.store import Artifact, begin
 from ppt.types import PseudoLabel
@@ -51,11 +52,13 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     inputs, decisions, weights = {"masks": masks.fingerprint}, dict[str, Decision](), dict[str, float]()
     if (review := output / FILE_NAME).exists():
         data = review.read_bytes()  # once: `ppt review serve` may be adding to it
-        decisions = _decisions(review, data)
+        with _naming(review):
+            decisions = read_review(data)
         inputs["review"] = hashlib.sha256(data).hexdigest()
     if (believed := output / BELIEVED).exists():
         data = believed.read_bytes()
-        weights = _weights(believed, data, masks.fingerprint)
+        with _naming(believed):
+            weights = read_weights(data, masks.fingerprint)
         inputs["believed"] = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         STAGE,
@@ -80,7 +83,8 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 def take_review(review: Path, output: Path) -> bool:
     """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
     data = review.read_bytes()
-    _decisions(review, data)
+    with _naming(review):
+        read_review(data)
     return _kept(data, output / FILE_NAME)
 
 
@@ -89,7 +93,8 @@ def take_quality(quality: Path, output: Path) -> bool:
     is none, or is of other masks than those in DIR.
     """
     data = quality.read_bytes()
-    _weights(quality, data, Artifact.open(output / "masks").fingerprint)
+    with _naming(quality):
+        read_weights(data, Artifact.open(output / "masks").fingerprint)
     return _kept(data, output / BELIEVED)
 
 
@@ -107,18 +112,13 @@ def context(
     return Context(config, Artifact.open(output / "masks"), decisions, weights)
 
 
-def _decisions(path: Path, data: bytes) -> dict[str, Decision]:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of what is read from a file name it."""
     try:
-        return read_review(data)
-    except ReviewError as error:
-        raise ReviewError(f"{path}: {error}") from None
-
-
-def _weights(path: Path, data: bytes, of: str) -> dict[str, float]:
-    try:
-        return read_weights(data, of)
-    except QualityError as error:
-        raise QualityError(f"{path}: {error}") from None
+        yield
+    except (ReviewError, QualityError) as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
@@ -131,12 +131,12 @@ def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
     return f"{used} reviewed, {lost} decisions passed over, {unknown} of ids that are not here"
 
 
-def _beside_others(label: PseudoLabel, candidates: list[dict[str, Any]]) -> PseudoLabel:
+def _beside_others(label: PseudoLabel, offered: Sequence[tuple[Rle, Mapping[str, float]]]) -> PseudoLabel:
     """With two more scores of its mask: what else fits the words, and how much of the edge it covers."""
     if label.segmentation is None:
         return label
-    offered = [(from_json(one["segmentation"]), float(one["agreement"])) for one in candidates]
-    found = {"rival": labels.rival(label.segmentation, offered), "edge": labels.edge(label.segmentation)}
+    others = [(mask, scores["agreement"]) for mask, scores in offered]
+    found = {"rival": labels.rival(label.segmentation, others), "edge": labels.edge(label.segmentation)}
     return replace(label, scores=label.scores | {name: round(value, 6) for name, value in found.items()})
 
 
@@ -147,10 +147,9 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
     config, masks = context.config, context.masks
     by_image: dict[str, list[PseudoLabel]] = {}
     for row in masks.rows(shard.key):
-        chosen = None if row["chosen"] is None else row["candidates"][row["chosen"]]
-        scores = {name: row[name] for name in ("peak", "sure")}
-        scores |= {name: chosen[name] for name in SCORES} if chosen else {}
-        mask = from_json(chosen["segmentation"]) if chosen else None
+        offered = [(from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]]
+        mask, own = (None, {}) if row["chosen"] is None else offered[row["chosen"]]
+        scores = {name: row[name] for name in ("peak", "sure")} | own
         reasons = (*row["point_reasons"], *(r for r in row["reasons"] if r not in row["point_reasons"]))
         made = labels.label(
             row["id"], row["image"], row["text"], mask, scores, reasons,
@@ -159,12 +158,9 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
         if row["id"] in context.weights:
             made = labels.believed(made, context.weights[row["id"]])
         if row["id"] in context.decisions:
-            offered = [
-                (from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]
-            ]
             size = row["height"], row["width"]
             made = reviewed(made, context.decisions[row["id"]], offered, size, masks.fingerprint)
-        made = _beside_others(made, row["candidates"])
+        made = _beside_others(made, offered)
         by_image.setdefault(row["image"], []).append(made)
     rows = []
     for group in by_image.values():

@@ -6,9 +6,9 @@ Reads DIR/labels and, where they are, DIR/predictions, the segmenter's opinion, 
 DIR/quality: rows {id, quality, band, outcome, second, views, reasons, of}. outcome: whether one thing,
 several or nothing was found. second: the IoU of the label with the segmenter's mask, null where that was not
 asked. views: the agreements of `ppt views`, which give reasons and do not move the quality. of: the masks
-that the labels were made of, by the first digits of their fingerprint. A label without a mask
-has quality 0; where a person decided, quality and band are what was decided. No truth is read: `ppt
-evaluate` tells what the quality is worth where there is some.
+that the labels were made of, by the first digits of their fingerprint. A label without a mask has quality 0;
+where a person decided, quality, band and outcome are what was decided. No truth is read: `ppt evaluate` tells
+what the quality is worth where there is some.
 """
 
 from collections.abc import Iterator
@@ -27,6 +27,8 @@ from ppt.store import Artifact, StaleArtifact, begin
 from ppt.types import PseudoLabel
 
 STAGE = "quality"
+SCORED = 3
+"""Schema of the labels from which on they tell of a rival and of the edge."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     """Make DIR/quality complete. Raises StaleArtifact and the errors of what it reads."""
     labels = Artifact.open(output / "labels")
     others = {name: Artifact.open(output / name) for name in _there(output)}
-    if "views" in others and others["views"].manifest.inputs["labels"] != labels.fingerprint:
-        raise StaleArtifact(f"{output / 'views'}: is of other labels; run `ppt views --fresh`")
+    if "views" in others:
+        stage.must_be_of(labels, others["views"])
+    if labels.manifest.schema_version < SCORED:
+        raise StaleArtifact(f"{labels.folder}: lacks scores that quality asks for; run `ppt labels --fresh`")
     inputs, of = {"labels": labels, **others}, labels.manifest.inputs["masks"][:16]
     manifest = Manifest(
         STAGE,
@@ -119,17 +123,18 @@ def _decided(label: PseudoLabel) -> str:
 def _row(
     label: PseudoLabel, told: dict[str, Told], worth: dict[str, float], config: Config
 ) -> dict[str, Any]:
-    settings, scores = config.quality, label.scores if label.segmentation is not None else None
-    row: dict[str, Any] = {"id": label.id, "outcome": quality.outcome(scores), "second": None, "views": {}}
+    masked = label.segmentation is not None
+    row = {"id": label.id, "outcome": "one" if masked else "nothing", "second": None, "views": {}}
     if decision := _decided(label):
         band = "keep" if label.weight else "drop"
         return {**row, "quality": float(label.weight > 0), "band": band, "reasons": [f"reviewed:{decision}"]}
-    if label.id not in told:
+    if not masked:
         return {**row, "quality": 0.0, "band": "drop", "reasons": ["no_mask"]}
-    one, found = told[label.id], round(worth[label.id], 6)
+    settings, one, found = config.quality, told[label.id], round(worth[label.id], 6)
     second = None if np.isnan(one.second) else round(one.second, 6)
     return {
         **row,
+        "outcome": quality.outcome(one.scores),
         "quality": found,
         "band": quality.band(found, settings.keep, settings.drop),
         "second": second,

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import stage
 from ppt import rle
 from ppt.config import Config
 from ppt.metrics import Conventions, Sample, conventions, groups
 from ppt.rle import Rle
 from ppt.store import Artifact
-from ppt.types import PseudoLabel, Truth
+from ppt.types import PointSet, PseudoLabel, Truth
 
 REFER = "refer"
 """The format whose sentences have two spellings."""
@@ -67,7 +66,7 @@ def of_labels(truth: Artifact, records: Artifact, masks: Artifact, labels: Artif
     could not be read has no text here, and is in no group by its sentence.
     """
     predictions = {row["id"]: PseudoLabel.from_json(row).segmentation for row in labels.rows()}
-    points = {row["id"]: stage.stored_points(row) for row in masks.rows()}
+    points = {row["id"]: PointSet.from_rows(row["points"]) for row in masks.rows()}
     known = {row["id"]: (row["sha256"], row["text"]) for row in records.rows()}
     samples: list[Sample] = []
     for row in truth.rows():

@@ -22,7 +22,7 @@ from ppt.records.images import ImagePolicy
 from ppt.report import preview
 from ppt.shard import Shard
 from ppt.store import Artifact, StaleArtifact, Writer
-from ppt.types import PointSet, Record
+from ppt.types import Record
 
 C = TypeVar("C")
 SOURCE = "source.json"
@@ -138,9 +138,14 @@ def quality_of(output: Path, labels: Artifact) -> Artifact | None:
     if not (output / "quality" / "index.json").exists():
         return None
     found = Artifact.open(output / "quality")
-    if found.manifest.inputs["labels"] != labels.fingerprint:
-        raise StaleArtifact(f"{found.folder}: is of other labels; run `ppt quality --fresh`")
+    must_be_of(labels, found)
     return found
+
+
+def must_be_of(labels: Artifact, made: Artifact) -> None:
+    """Raises StaleArtifact where what was `made` of labels is of others than these."""
+    if made.manifest.inputs["labels"] != labels.fingerprint:
+        raise StaleArtifact(f"{made.folder}: is of other labels; run `ppt {made.manifest.stage} --fresh`")
 
 
 def leave_masks(
@@ -160,9 +165,3 @@ def leave_masks(
         tiles.append(preview.overlay_mask(pixels, mask) if mask else pixels)
         captions.append(caption)
     leave_preview(folder, tiles, captions)
-
-
-def stored_points(row: dict[str, Any]) -> PointSet:
-    """The points of a row of DIR/masks, as prompts in original pixels."""
-    xy = np.array([point[:2] for point in row["points"]], np.float32).reshape(-1, 2)
-    return PointSet(xy, np.array([point[2] for point in row["points"]], np.int8), 1.0)

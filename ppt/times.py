@@ -16,12 +16,16 @@ def note(output: Path, stage: str, seconds: float, afresh: bool) -> None:
 
 def told(output: Path) -> dict[str, float]:
     """Stage -> seconds that what lies there took, in the order of the stages' first ends. A part that was
-    killed is not counted; a stage that went on after it is, from where it went on.
+    killed is not counted; a stage that went on after it is, from where it went on. Nothing is told of a file
+    that is absent or damaged.
     """
     path, found = output / FILE_NAME, dict[str, float]()
-    for row in parsed_lines(path.read_bytes()) if path.exists() else ():
-        before = 0.0 if row["afresh"] else found.get(row["stage"], 0.0)
-        found[row["stage"]] = before + row["seconds"]
+    try:
+        for row in parsed_lines(path.read_bytes()):
+            before = 0.0 if row["afresh"] else found.get(row["stage"], 0.0)
+            found[row["stage"]] = before + float(row["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
     return found
 
 

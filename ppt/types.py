@@ -177,6 +177,12 @@ class PointSet:
             raise ValueError(f"points: labels must be 1, 0 or -1, got {sorted(set(self.labels.tolist()))}")
         _check_unit("points: confidence", self.confidence)
 
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[float | int]], reasons: Sequence[str] = ()) -> "PointSet":
+        """Of rows [x, y, label], as DIR/masks has them, sure of all."""
+        values = np.asarray(rows, np.float32).reshape(-1, 3)
+        return cls(values[:, :2], values[:, 2].astype(np.int8), 1.0, tuple(reasons))
+
     def to_json(self) -> dict[str, Any]:
         xy, labels = self.xy.tolist(), self.labels.tolist()
         return {"xy": xy, "labels": labels, "confidence": self.confidence, "reasons": list(self.reasons)}

@@ -27,6 +27,7 @@ import torch
 from segment_anything.modeling import Sam
 
 from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, stage
+from pipelines.asking import rules
 from pipelines.benchmark import naive
 from pipelines.benchmark.naive import Job
 from pipelines.doors import open_clip_door, open_sam_door
@@ -39,8 +40,7 @@ from ppt.backbones.sam_attention import as_published, in_pieces
 from ppt.config import Config
 from ppt.durable import json_lines, write_atomic
 from ppt.points.from_maps import peak_points
-from ppt.prompting import Rules
-from ppt.records import images
+from ppt.records import images, pairs, sources
 from ppt.rle import Rle
 from ppt.store import Artifact
 from ppt.types import RelevanceMap
@@ -94,17 +94,16 @@ def speed(config: Config, output: Path) -> str:
 
 def _with_own_pairs(config: Config, folder: Path) -> Config:
     """The config for the images with the most sentences; where one has too few, it gets those of others."""
-    s0_records.run(config, folder / "all")
-    records, root = Artifact.open(folder / "all" / "records"), stage.images_root(config, folder / "all")
-    own: dict[str, list[str]] = {}
-    for row in records.rows():
-        own.setdefault(row["image"], []).append(row["text"])
+    found, own = sources.read(config.records), dict[str, list[str]]()
+    for row in pairs.select(found.rows, config.records.splits, config.records.limit):
+        if row.pair is not None and (found.images / row.pair.image).is_file():
+            own.setdefault(row.pair.image, []).append(row.pair.text)
     texts = list(dict.fromkeys(text for said in own.values() for text in said))
     rows: list[dict[str, str]] = []
     (folder / "images").mkdir()
     for number, image in enumerate(sorted(own, key=lambda one: -len(own[one]))[: config.benchmark.images]):
         name = f"images/{number:03}{Path(image).suffix}"
-        shutil.copyfile(root / image, folder / name)
+        shutil.copyfile(found.images / image, folder / name)
         start = number * config.benchmark.sentences % len(texts)
         distinct = dict.fromkeys((*own[image], *texts[start:], *texts[:start]))
         said = islice(cycle(distinct), config.benchmark.sentences)
@@ -175,13 +174,12 @@ def _drawn(sam: SamModel, jobs: Sequence[Job], folder: Path, config: Config) -> 
 
 def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[str, float]) -> Race:
     """From images and sentences to labels. clock: is told where our time went, in seconds, all rounds."""
-    masks = config.masks
-    rules = Rules(masks.choice, masks.min_area, masks.max_area)
 
     def one_by_one(at: Path) -> list[Rle | None]:
         network = open_sam_door(config).network
         as_published(network.image_encoder)
-        return naive.labelled(network, open_clip_door(config), jobs, at, config.relevance.redundancy, rules)
+        redundancy = config.relevance.redundancy
+        return naive.labelled(network, open_clip_door(config), jobs, at, redundancy, rules(config))
 
     def ours(at: Path) -> list[Rle | None]:
         shutil.copytree(folder / "records", at / "records")
@@ -268,10 +266,9 @@ def _markdown(races: Sequence[Race], clock: Mapping[str, float]) -> str:
         for one in list(race.seconds)[1:]:
             equal = f"{race.same[one]:.1%} | {race.iou[one]:.4f}"
             lines.append(f"| … {one} | {median(race.seconds[one]):.2f} | {race.ratio(one):.1f} | {equal} |")
-    models = [name for name in clock if name not in ("all", "coding masks")]
-    points = clock["SAM, points"] - clock["coding masks"]
-    shares = {name: clock[name] / clock["all"] for name in models} | {"SAM, points": points / clock["all"]}
-    shares["all else"] = 1 - sum(shares.values())
+    models = {name: clock[name] for name in clock if name not in ("all", "coding masks")}
+    models["SAM, points"] -= clock["coding masks"]  # which is done within
+    shares = {**models, "all else": clock["all"] - sum(models.values())}
     lines += ["", "| images to labels, ours | share |", "| --- | ---: |"]
-    lines += [f"| {name} | {share:.0%} |" for name, share in shares.items()]
+    lines += [f"| {name} | {seconds / clock['all']:.0%} |" for name, seconds in shares.items()]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ In use:
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class Reading:
     method: clip_dense.DenseMethod = "value"
     scales: tuple[float, ...] = (1.0,)
     mirror: bool = False
+
+    def at(self, scale: float) -> "Reading":
+        """The same at `scale` times the size."""
+        return replace(self, scales=tuple(scale * one for one in self.scales))
 
     def views(self) -> list[tuple[float, bool]]:
         """(scale, mirrored) of every reading of one image."""
@@ -103,9 +107,7 @@ class Clip:
     def at(self, scale: float) -> "Clip":
         """The same weights, for dense features of images at `scale` times the size."""
         other = copy.copy(self)
-        other.size, other.max_long = (
-            max(self.stride, round(side * scale)) for side in (self.size, self.max_long)
-        )
+        other._reading = self._reading.at(scale)
         other.fingerprint = fingerprint(self.fingerprint, scale)
         return other
 

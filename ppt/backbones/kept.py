@@ -37,11 +37,10 @@ class KeptEmbeddings:
         if found is not None:
             return torch.from_numpy(found)
         made = make()
-        values = made.cpu().numpy()
-        if self._kept + values.nbytes <= self._limit:
+        if self._kept + made.nbytes <= self._limit:
             with contextlib.suppress(OSError):  # no room, or two at once: then it is not kept
                 self._folder.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, _stored(values))
+                write_atomic(path, _stored(made.cpu().numpy()))
                 self._kept += path.stat().st_size
         return made
 

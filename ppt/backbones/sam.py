@@ -249,8 +249,7 @@ def load_sam(
     with torch.random.fork_rng(devices=[]):
         network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
-    if network.device.type == "cpu":
-        in_pieces(network.image_encoder)
+    in_pieces(network.image_encoder)
     return SamModel(network, prompt_batch, sha256, recipe, kept, bfloat16)
 
 

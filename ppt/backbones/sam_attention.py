@@ -57,7 +57,7 @@ def as_published(network: nn.Module) -> None:
 
 
 def in_pieces(network: nn.Module) -> None:
-    """Let every attention of SAM's ViT under `network` work in pieces from now on."""
+    """Let every attention of SAM's ViT under `network` that is on a processor work in pieces from now on."""
     for module in network.modules():
-        if type(module) is Attention:
+        if type(module) is Attention and module.qkv.weight.device.type == "cpu":
             module.__class__ = PiecewiseAttention

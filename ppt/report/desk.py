@@ -101,11 +101,9 @@ class Desk:
         points = _points(offer.points if given is None else given, offer.record)
         if not any(label == 1 for *_, label in points):
             return {"points": points, "masks": []}
-        xy = np.array([point[:2] for point in points], np.float32)
-        prompt = PointSet(xy, np.array([label for *_, label in points], np.int8), 1.0)
         with self._asking:
             try:
-                found = self._ask(offer.record, prompt)
+                found = self._ask(offer.record, PointSet.from_rows(points))
             except (ValueError, FloatingPointError) as error:
                 raise Refused(str(error)) from error
         worth = found.predicted_iou * found.stability

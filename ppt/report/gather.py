@@ -251,13 +251,12 @@ def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iter
             own = judged[id]
             doubts = tuple(own["reasons"]) if item.labelled else ()
             item = replace(
-                item, quality=own["quality"], band=own["band"], outcome=own["outcome"], doubts=doubts
+                item, quality=own["quality"], band=own["band"], outcome=own.get("outcome", ""), doubts=doubts
             )
         yield item
 
 
 def _prompted(row: dict[str, Any], item: Item) -> dict[str, Any]:
-    points = np.asarray(row["points"], dtype=np.float32).reshape(-1, 3)
     candidates = [
         Candidate(
             rle.from_json(candidate["segmentation"], item.record.height, item.record.width),
@@ -266,7 +265,7 @@ def _prompted(row: dict[str, Any], item: Item) -> dict[str, Any]:
         for candidate in row["candidates"]
     ]
     return {
-        "points": PointSet(points[:, :2], points[:, 2].astype(np.int8), 1.0, tuple(row["point_reasons"])),
+        "points": PointSet.from_rows(row["points"], row["point_reasons"]),
         "candidates": tuple(candidates),
         "chosen": row["chosen"],
         # A label's own reasons repeat those of the choice; both are shown once.

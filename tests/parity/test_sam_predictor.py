@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from fixtures import small_sam
+from fixtures.small_sam import photo
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
@@ -10,22 +12,7 @@ from ppt import rle
 from ppt.backbones.sam import SamModel, build_embedded_sam
 from ppt.types import PointSet
 
-CONFIG = {
-    "image_encoder": {
-        "img_size": 128,
-        "widths": [8, 12, 16, 24],
-        "out_chans": 32,
-    },
-    "prompt_encoder": {"mask_in_chans": 4},
-    "mask_decoder": {
-        "num_multimask_outputs": 3,
-        "iou_head_depth": 2,
-        "iou_head_hidden_dim": 16,
-        "transformer": {"depth": 2, "mlp_dim": 32, "num_heads": 2},
-    },
-    "pixel_mean": [123.675, 116.28, 103.53],
-    "pixel_std": [58.395, 57.12, 57.375],
-}
+CONFIG = small_sam.config(128, [8, 12, 16, 24], 32, depth=2)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +23,6 @@ def network() -> Sam:
         if "hypernetworks" in name and "weight" in name:
             value.data.mul_(3)
     return net.eval().requires_grad_(False)
-
-
-def photo(height, width):
-    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def point_set(rng, count, height, width):

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from fixtures.pictures import read_rows, write_rows
 from fixtures.processes import snapshot
 from fixtures.walk import TINY, rows, settings, walk
 
 from pipelines.s5_segmenter.lessons import taught
+from ppt import rle
 from ppt.store import Artifact, StaleArtifact
 
 
@@ -85,3 +87,22 @@ def test_a_review_that_is_none_stops_before_any_work(command, models, pictures, 
     missing = command("labels", "custom", "--output", output, "--review", "nowhere.jsonl")
     assert missing.code == 2
     assert "nowhere.jsonl" in missing.err
+
+
+def test_a_mask_drawn_where_there_was_none_is_kept(models, pictures, output):
+    """A label that SAM gave no mask has no scores of one; the mask that a person draws has none either."""
+    walk(settings(pictures, "masks.max_area=0.001", "masks.min_area=0.0005"), output, "labels")
+    [id, *_], found = rows(output, "labels"), rows(output, "records")
+    assert rows(output, "labels")[id]["segmentation"] is None
+    drawn = np.zeros((found[id]["height"], found[id]["width"]), bool)
+    drawn[:4, :4] = True
+    write_rows(
+        output / "review.jsonl", [{"id": id, "decision": "mask", "segmentation": rle.encode(drawn).to_json()}]
+    )
+    config = settings(pictures, "masks.max_area=0.001", "masks.min_area=0.0005")
+    walk(config, output, "labels", first="labels", fresh=True)
+    walk(config, output, "quality", first="views")
+    judged = rows(output, "quality")
+    assert {name: judged[id][name] for name in ("quality", "band", "outcome", "reasons")} == {
+        "quality": 1.0, "band": "keep", "outcome": "one", "reasons": ["reviewed:mask"],
+    }  # fmt: skip

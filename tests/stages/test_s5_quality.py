@@ -5,8 +5,9 @@ from fixtures.pictures import read_rows
 from fixtures.processes import snapshot
 from fixtures.walk import TINY, rows, settings, walk
 
+from pipelines import s5_quality
 from ppt import quality
-from ppt.store import StaleArtifact
+from ppt.store import Artifact, StaleArtifact
 
 
 def test_without_a_segmenter_it_is_stability_and_a_root_of_agreement(models, pictures, output):
@@ -67,6 +68,13 @@ def test_views_of_other_labels_are_refused(models, pictures, output):
     walk(other, output, "labels", first="labels", fresh=True)
     with pytest.raises(StaleArtifact, match="ppt views --fresh"):
         walk(other, output, "quality", first="quality")
+
+
+def test_labels_that_lack_a_score_are_refused(models, pictures, output, monkeypatch):
+    walk(settings(pictures), output, "labels")
+    monkeypatch.setattr(s5_quality, "SCORED", Artifact.open(output / "labels").manifest.schema_version + 1)
+    with pytest.raises(StaleArtifact, match="ppt labels --fresh"):
+        walk(settings(pictures), output, "quality", first="quality")
 
 
 def test_without_other_views_none_are_told(models, pictures, output):

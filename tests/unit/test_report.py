@@ -392,6 +392,9 @@ def test_how_long_the_stages_took_is_told(own):
     drawn = re.search(r"<figure[^>]*><figcaption><b>How long.*?</figure>", page(own)).group()
     for said in ("1 min 32 s in all", "<dt>masks</dt>", "1 min 30 s", "<dt>labels</dt>", "2.2 s"):
         assert said in drawn
+    with (own / times.FILE_NAME).open("ab") as file:
+        file.write(b'{"stage": "quali')
+    assert "How long the stages took" not in page(own)
 
 
 @pytest.mark.parametrize(
