@@ -2,9 +2,11 @@
 line.
 """
 
+import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,14 +58,41 @@ def fill(
     writer: Writer, function: Callable[[C, Shard], object], make_context: Callable[[], C], config: Config
 ) -> tuple[Artifact, Summary]:
     """Run `function` on the writer's missing shards, close the artifact, and sum up."""
-    missing, stage = writer.missing, writer.manifest.stage
+    missing, stage, workers = writer.missing, writer.manifest.stage, config.workers
     items = sum(len(shard.items) for shard in missing)
-    with tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar:
-        run_shards(
-            function, missing, make_context, config.workers, lambda shard, _: bar.update(len(shard.items))
-        )
+    if workers:
+        make_context = functools.partial(_context_of_one, make_context, workers, config.threads)
+    with (
+        _threads(0 if workers else config.threads),
+        tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar,
+    ):
+        run_shards(function, missing, make_context, workers, lambda shard, _: bar.update(len(shard.items)))
     artifact = writer.finish()
     return artifact, summary(artifact, made=len(missing))
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let torch, where the stage has a use for it, compute with that many threads; 0 changes nothing."""
+    torch = sys.modules.get("torch") if number else None
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _context_of_one(make_context: Callable[[], C], workers: int, threads: int) -> C:
+    """The context of one of the workers, with its threads or its share of the machine's: where all workers
+    together have more threads than there are cores, each waits for the others most of the time.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
+    return make_context()
 
 
 def summary(artifact: Artifact, made: int) -> Summary:

@@ -43,6 +43,9 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0  # 0: in this process
+    # of each process that works on shards; 0: this machine's, shared out among the workers. The last bits of
+    # what networks compute depend on it
+    threads: Annotated[int, Field(ge=0)] = 0
     shard_size: Count = 32  # images per shard
     # of what SAM makes of images, kept in DIR/embeddings for later stages; the folder may be deleted
     embeddings_gib: Annotated[float, Field(ge=0)] = 0.0
