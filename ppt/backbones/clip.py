@@ -98,6 +98,7 @@ class Clip:
         self.context_length = int(model.context_length)
         self.logit_scale = float(model.logit_scale.exp())
         self._model = model
+        self._text_tower = TextTower(model)  # as the model's own, but no longer than the sentence
         self._tokenizer = open_clip.SimpleTokenizer(context_length=self.context_length)
         self._colours = Colours(preprocess.mean, preprocess.std, preprocess.interpolation == "bilinear")
         self._squash: Any = image_transform_v2(preprocess, is_train=False)
@@ -169,7 +170,8 @@ class Clip:
             # One sentence at a time: the last bits of a row depend on the other rows of its batch, and what
             # is left to encode depends on the cache. Alone, a sentence always gives the same bytes.
             tokens = self._tokenizer([text]).to(self._device)
-            vector = self._model.encode_text(tokens, normalize=True)[0].cpu().numpy()
+            sentence = self._text_tower.read(tokens).sentence[0]
+            vector = torch.nn.functional.normalize(sentence, dim=-1).cpu().numpy()
             with_start_and_end = len(self._tokenizer.encode(text)) + 2
             if len(self._texts) >= _CACHED_TEXTS:
                 self._texts.pop(next(iter(self._texts)))
