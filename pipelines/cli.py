@@ -203,21 +203,22 @@ app.command()(export_command.export)
 
 @app.command()
 def benchmark(
-    what: Annotated[str, typer.Argument(metavar="points|segmenter|speed", help="What to compare.")],
+    what: Annotated[str, typer.Argument(metavar="points|segmenter|speed|networks", help="What to compare.")],
     config: ConfigFile,
     output: Output = Path("outputs/benchmark"),
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     pairs: Pairs = DEMO_DATA / "pairs.jsonl",
     truth: Truth = DEMO_DATA / "truth.jsonl",
 ) -> None:
-    """Compare ways to make points, or segmenters, against the truth, or our speed with a naive loop's; on the
-    demo's data unless told else.
+    """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
+    networks take. On the demo's data unless told else.
     """
+    from pipelines.benchmark.networks import networks
     from pipelines.benchmark.points import points
     from pipelines.benchmark.segmenter import segmenter
     from pipelines.benchmark.speed import speed
 
-    comparisons = {"points": points, "segmenter": segmenter, "speed": speed}
+    comparisons = {"points": points, "segmenter": segmenter, "speed": speed, "networks": networks}
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
     typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))

@@ -250,3 +250,4 @@ class BenchmarkConfig(Section):
     sentences: Count = 7  # about each of them
     rounds: Count = 3
     untrained: tuple[Literal["vit_b", "vit_l", "vit_h", "mobile_sam"], ...] = ()  # SAMs raced without weights
+    batch: Count = 8  # sentences that networks read at once

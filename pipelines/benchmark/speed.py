@@ -30,6 +30,7 @@ from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, stage
 from pipelines.asking import rules
 from pipelines.benchmark import naive
 from pipelines.benchmark.naive import Job
+from pipelines.benchmark.turns import Seconds, in_turns, ratio
 from pipelines.doors import open_clip_door, open_sam_door
 from ppt import rle
 from ppt.backbones.clip import Clip
@@ -53,19 +54,16 @@ _ROOM = 2**36
 
 @dataclass(frozen=True)
 class Race:
-    """seconds: of each contestant in each round. iou, same: of its masks with the naive ones, the mean IoU,
-    and the share that is equal to the bit.
-    """
+    """iou, same: of its masks with the naive ones, the mean IoU, and the share that is equal to the bit."""
 
     name: str
-    seconds: dict[str, list[float]]
+    seconds: Seconds
     iou: dict[str, float]
     same: dict[str, float]
 
     def ratio(self, contestant: str) -> float:
         """How many times faster than the naive one: the median over the rounds."""
-        both = zip(self.seconds[NAIVE], self.seconds[contestant], strict=True)
-        return median(naive / own for naive, own in both)
+        return ratio(self.seconds[NAIVE], self.seconds[contestant])
 
 
 def speed(config: Config, output: Path) -> str:
@@ -229,14 +227,8 @@ def _clocked(clock: dict[str, float]) -> Iterator[None]:
 
 def _race(name: str, contestants: Mapping[str, Contestant], folder: Path, rounds: int) -> Race:
     """Everyone in turn, `rounds` times."""
-    seconds: dict[str, list[float]] = {one: [] for one in contestants}
-    masks: dict[str, list[Rle | None]] = {}
-    for _ in range(rounds):
-        for one, work in contestants.items():
-            at = _emptied(folder / "work")
-            began = time.perf_counter()
-            masks[one] = work(at)
-            seconds[one].append(time.perf_counter() - began)
+    works = {one: lambda work=work: work(_emptied(folder / "work")) for one, work in contestants.items()}
+    seconds, masks = in_turns(works, rounds)
     pairs = {one: [*zip(masks[NAIVE], own, strict=True)] for one, own in masks.items() if one != NAIVE}
     iou = {one: fmean(_iou(a, b) for a, b in both) for one, both in pairs.items()}
     same = {one: fmean(a == b for a, b in both) for one, both in pairs.items()}
