@@ -62,7 +62,7 @@ def run(
 def _run(config: Config, output: Path, fresh: bool, name: str, labels: str, peers: Peers) -> stage.Summary:
     clip, size = open_staged_door(config), config.segmenter.size
     pointing = config.segmenter.decoder == "point"
-    sam = open_sam_door(config) if pointing else None
+    sam = open_sam_door(config, output) if pointing else None
     if config.segmenter.dino and config.segmenter.prior:
         raise ConfigError("segmenter.prior: DINOv2 shares no space with words; set it to false (got true)")
     if size % clip.stride:

@@ -20,7 +20,7 @@ SAME = 0.5
 COVERED = 0.3
 """Share of a cell in a mask from which no other thing is looked for there."""
 
-CLICKS = 4
+CLICKS = 2
 """The most places of which a thing is drawn once more."""
 
 

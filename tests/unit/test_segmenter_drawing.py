@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ppt import rle
-from ppt.segmenter.drawing import Canvas, Thing
+from ppt.segmenter.drawing import CLICKS, Canvas, Thing
 from ppt.segmenter.frames import Frame
 from ppt.types import MaskCandidates
 
@@ -146,18 +146,18 @@ def redrawn(sam, mask, share=None):
 
 
 def test_a_thing_drawn_again_has_what_most_drawings_have():
-    sam = InTurn(columns(41, 60), columns(41, 70), columns(20, 60), columns(0, 5))
+    sam = InTurn(columns(41, 60), columns(41, 70))
     assert redrawn(sam, columns(40, 60)) == rle.encode(columns(41, 60))
 
 
 def test_it_is_drawn_from_one_place_then_from_more_all_well_inside():
-    sam, mask = InTurn(*[columns(20, 60)] * 4), columns(20, 60)
+    sam, mask = InTurn(*[columns(20, 60)] * CLICKS), columns(20, 60)
     redrawn(sam, mask)
     places = [xy for _, xy, _ in sam.asked]
-    assert [len(xy) for xy in places] == [1, 2, 3, 4]
-    assert all(places[3][: len(xy)] == xy for xy in places), "the same places, and one more each time"
+    assert [len(xy) for xy in places] == [*range(1, CLICKS + 1)]
+    assert all(places[-1][: len(xy)] == xy for xy in places), "the same places, and one more each time"
     assert all(labels == [1] * len(labels) for _, _, labels in sam.asked)
-    assert all(mask[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].all() for x, y in places[3])
+    assert all(mask[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].all() for x, y in places[-1])
 
 
 def test_nothing_stays_nothing():
