@@ -7,7 +7,7 @@ import torch
 
 from pipelines.s5_segmenter import design
 from ppt.backbones.clip import Reading, staged, untrained_clip
-from ppt.backbones.cost import clip_cost, counted, sam_cost
+from ppt.backbones.cost import LENGTH, clip_cost, counted, sam_cost
 from ppt.config import Config
 from ppt.points.generator import PointGenerator
 from ppt.points.scene import Scene
@@ -17,8 +17,6 @@ from ppt.types import Pair
 
 HEIGHT, WIDTH = 480, 640
 """Pixels of the image that is counted: the most common size of COCO's."""
-WORDS = 8
-"""Of the sentence that is counted."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ def _of_generator(config: Config, dimension: int, cells: int) -> float:
         torch.rand(1, side, side),
         torch.rand(1, side, side, 2),
         torch.ones(1, side, side, dtype=torch.bool),
-        torch.randn(1, WORDS, dimension),
-        torch.ones(1, WORDS, dtype=torch.bool),
+        torch.randn(1, LENGTH - 2, dimension),
+        torch.ones(1, LENGTH - 2, dtype=torch.bool),
     )
     return counted(lambda: network(scene).shapes.sum().backward())
 
@@ -117,7 +115,7 @@ def _of_segmenter(config: Config) -> tuple[float, float]:
     with torch.random.fork_rng(devices=[]):
         segmenter = Segmenter(staged(untrained_clip(config.clip.model)), design(config))
         pixels = torch.randn(1, 3, how.size, how.size)
-    tokens = torch.zeros(1, WORDS + 2, dtype=torch.long)
+    tokens = torch.zeros(1, LENGTH, dtype=torch.long)
     tokens[0, -1] = 1  # the end has the highest number
     with torch.inference_mode():
         forward = counted(lambda: segmenter.eval()(pixels, tokens))

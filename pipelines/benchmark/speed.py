@@ -6,8 +6,9 @@
 `benchmark.rounds` times: by the naive loop (`naive.py`) and by us. SAM's part is raced alone, for the
 configured SAM and for each of `benchmark.untrained`, shapes with random weights; and the whole way from
 images to labels, reading, writing and loading the models included. Points are the peaks of the maps. Writes
-DIR/benchmark/speed.json and speed.md: medians of the rounds' ratios, how equal the masks are, and where our
-time goes.
+DIR/benchmark/speed.json, speed.md and speed.svg: medians of the rounds' ratios, how equal the masks are, and
+where our time goes: operations, as `ppt.backbones.cost` counts them, beside what this machine does in a
+second.
 """
 
 import copy
@@ -23,18 +24,21 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from segment_anything.modeling import Sam
 
 from pipelines import s0_records, s1_relevance, s3_masks, s4_labels, stage
 from pipelines.asking import rules
 from pipelines.benchmark import naive
 from pipelines.benchmark.naive import Job
+from pipelines.benchmark.plot import log_bars
 from pipelines.benchmark.turns import Seconds, in_turns, ratio
 from pipelines.doors import open_clip_door, open_sam_door
 from ppt import rle
-from ppt.backbones.clip import Clip
-from ppt.backbones.cost import measured_rate
+from ppt.backbones.clip import Clip, Reading
+from ppt.backbones.cost import clip_cost, measured_rate, sam_cost
 from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.sam import SamModel, untrained_sam
 from ppt.backbones.sam_attention import as_published, in_pieces
@@ -72,7 +76,8 @@ def speed(config: Config, output: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config = _with_own_pairs(config, folder)
-    jobs, rate = _jobs(config, folder), measured_rate(config.device)
+    jobs, on = _jobs(config, folder), config.device
+    rates = {"fp32": measured_rate(on), "bf16": measured_rate(on, torch.bfloat16)}
     first = [job for job in jobs if job.image == jobs[0].image]
     races = [_race_of_sam(config.sam.model, open_sam_door(config).network, jobs, folder, config)]
     for name in config.benchmark.untrained:
@@ -82,9 +87,11 @@ def speed(config: Config, output: Path) -> str:
         races.append(_race_of_sam(f"{name}, random weights", network, first, folder, config))
     clock = defaultdict[str, float](float)
     races.append(_race_of_all(jobs, folder, config, clock))
-    found = {"threads": torch.get_num_threads(), "gflops": rate / 1e9, "ours": dict(clock)}
+    work = {name: config.benchmark.rounds * each for name, each in _operations(config, jobs).items()}
+    found = {"threads": torch.get_num_threads(), "rates": rates, "ours": dict(clock), "operations": work}
     kept = {**found, "races": [asdict(race) for race in races]}
-    table = _markdown(races, clock)
+    table = _races(races) + "\n" + _stages(clock, work, rates)
+    write_atomic(output / "benchmark" / "speed.svg", _plot(races).encode())
     write_atomic(output / "benchmark" / "speed.json", (json.dumps(kept, indent=1) + "\n").encode())
     write_atomic(output / "benchmark" / "speed.md", table.encode())
     return table
@@ -155,8 +162,7 @@ def _drawn(sam: SamModel, jobs: Sequence[Job], folder: Path, config: Config) -> 
     found: list[Rle | None] = []
     for image in dict.fromkeys(job.image for job in jobs):
         own = [job for job in jobs if job.image == image]
-        pixels = images.load(image.parent, image.name, stage.image_policy(config)).pixels
-        answers = sam.predict(sam.embed(pixels), [job.points for job in own])
+        answers = sam.predict(sam.embed(_pixels(image, config)), [job.points for job in own])
         rows = [
             {
                 "id": job.id,
@@ -168,6 +174,10 @@ def _drawn(sam: SamModel, jobs: Sequence[Job], folder: Path, config: Config) -> 
         write_atomic(folder / f"{image.stem}.jsonl", json_lines(rows))
         found += [mask for one in answers for mask in one.rles]
     return found
+
+
+def _pixels(image: Path, config: Config) -> UInt8[np.ndarray, "h w 3"]:
+    return images.load(image.parent, image.name, stage.image_policy(config)).pixels
 
 
 def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[str, float]) -> Race:
@@ -248,7 +258,21 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _markdown(races: Sequence[Race], clock: Mapping[str, float]) -> str:
+def _operations(config: Config, jobs: Sequence[Job]) -> dict[str, float]:
+    """What the networks compute on the way from images to labels, by the names of the clock."""
+    reading = Reading(config.relevance.method, config.relevance.scales, config.relevance.mirror)
+    size, longest, sam = config.clip.size, config.clip.max_long, sam_cost(config.sam.model)
+    sides = [_pixels(image, config).shape[:2] for image in dict.fromkeys(job.image for job in jobs)]
+    seen = [clip_cost(config.clip.model, size, longest, reading, *side) for side in sides]
+    return {
+        "CLIP, images": sum(each.image for each in seen),
+        "CLIP, sentences": len({job.text for job in jobs}) * seen[0].sentence,
+        "SAM, images": len(sides) * sam.embed,
+        "SAM, points": len(jobs) * sam.prompt,
+    }
+
+
+def _races(races: Sequence[Race]) -> str:
     lines = [
         "| | seconds, median | times the naive loop | masks equal | mean IoU |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -258,9 +282,34 @@ def _markdown(races: Sequence[Race], clock: Mapping[str, float]) -> str:
         for one in list(race.seconds)[1:]:
             equal = f"{race.same[one]:.1%} | {race.iou[one]:.4f}"
             lines.append(f"| … {one} | {median(race.seconds[one]):.2f} | {race.ratio(one):.1f} | {equal} |")
-    models = {name: clock[name] for name in clock if name not in ("all", "coding masks")}
-    models["SAM, points"] -= clock["coding masks"]  # which is done within
-    shares = {**models, "all else": clock["all"] - sum(models.values())}
-    lines += ["", "| images to labels, ours | share |", "| --- | ---: |"]
-    lines += [f"| {name} | {seconds / clock['all']:.0%} |" for name, seconds in shares.items()]
     return "\n".join(lines) + "\n"
+
+
+def _stages(clock: Mapping[str, float], work: Mapping[str, float], rates: Mapping[str, float]) -> str:
+    """Where our time goes, and how near the networks come to what this machine does in float32."""
+    models = {name: clock[name] for name in clock if name not in ("all", "coding masks")}
+    if "coding masks" in clock:
+        models["SAM, points"] -= clock["coding masks"]  # which is done within
+    shares = {**models, "all else": clock["all"] - sum(models.values())}
+    machine = ", ".join(f"{name} {rate / 1e9:,.0f}" for name, rate in rates.items())
+    lines = [
+        f"| images to labels, ours; this machine has {machine} GFLOP/s | share | GFLOP | GFLOP/s | of fp32 |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, seconds in shares.items():
+        lines.append(f"| {name} | {seconds / clock['all']:.0%} |")
+        if name in models:
+            achieved = work[name] / seconds
+            lines[-1] += (
+                f" {work[name] / 1e9:,.1f} | {achieved / 1e9:,.1f} | {achieved / rates['fp32']:.0%} |"
+            )
+        else:
+            lines[-1] += " | | |"
+    return "\n".join(lines) + "\n"
+
+
+def _plot(races: Sequence[Race]) -> str:
+    rows = [
+        (f"{race.name}: {one}", race.ratio(one)) for race in races for one in race.seconds if one != NAIVE
+    ]
+    return log_bars("Times as fast as the naive loop, median", rows)

@@ -15,12 +15,15 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch.utils.flop_counter import FlopCounterMode
 
 from ppt.backbones.clip import Reading, dense_values, grid_stride, untrained_clip
+from ppt.backbones.clip_towers import STAGES, TextState, TextTower
 from ppt.backbones.sam import untrained_sam
 from ppt.backbones.weights import resolve_device
 from ppt.geometry import short_side_size
 
 POINTS = 6
 """Of a set, as SAM's decoder is counted with."""
+LENGTH = 10
+"""Tokens of the sentence that is counted: eight words, its start and its end."""
 TOKENS, WIDTH, HEADS = 1024, 768, 12
 """Of the block that the machine is measured on: ViT-B's, on 32 x 32 cells."""
 MEASURED = 1.0
@@ -62,8 +65,7 @@ def clip_cost(
             pixels = torch.empty(1, 3, high, wide)
             operations += counted(lambda at=pixels: dense_values(network.visual, at, reading.method))
             cells = cells or (high // stride) * (wide // stride)
-        tokens = torch.zeros(1, network.context_length, dtype=torch.long)
-        sentence = counted(lambda: network.encode_text(tokens))
+        sentence = counted(lambda: _read(TextTower(network)))
         return ClipCost(operations, sentence, cells, int(network.visual.output_dim))
 
 
@@ -87,6 +89,14 @@ def sam_cost(model: str) -> SamCost:
         return SamCost(embed, prompt, features.numel())
 
 
+def _read(text: TextTower) -> None:
+    """A sentence of `LENGTH` tokens. On the meta device they have no values, so it begins behind them."""
+    state = TextState(torch.empty(1, LENGTH, text.width), torch.zeros(1, dtype=torch.long))
+    for stage in range(STAGES):
+        state = text.advance(state, stage)
+    text.finish(state)
+
+
 def counted(run: Callable[[], object]) -> float:
     """Operations of what `run` computes, gradients included where it asks for them."""
     with FlopCounterMode(display=False) as counter:
@@ -94,12 +104,12 @@ def counted(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def measured_rate(device: str) -> float:
-    """Operations a second on "auto", "cpu" or "cuda", float32, as this machine is used just now."""
+def measured_rate(device: str, dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second on "auto", "cpu" or "cuda" in that precision, as this machine is used just now."""
     on = resolve_device(device)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        block = ResidualAttentionBlock(WIDTH, HEADS).eval().to(on)
-        cells = torch.randn(1, TOKENS, WIDTH, device=on)
+        block = ResidualAttentionBlock(WIDTH, HEADS).eval().to(on, dtype)
+        cells = torch.randn(1, TOKENS, WIDTH, device=on, dtype=dtype)
         each = counted(lambda: block(cells))
         begun, times = time.perf_counter(), list[float]()
         while len(times) < 3 or time.perf_counter() - begun < MEASURED:

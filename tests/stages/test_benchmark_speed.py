@@ -36,6 +36,10 @@ def test_the_naive_loop_and_ours_draw_the_same_in_turns(pictures, output, tmp_pa
     assert [row["image"] for row in rows] == ["images/000.png"] * 3 + ["images/001.png"] * 3
     assert len({(row["image"], row["text"]) for row in rows}) == 6
     assert table.count("|\n") == 2 + 4 + 2 + 2 + 3, "the stand-in for CLIP has no clock"
+    assert set(kept["operations"]) == {"CLIP, images", "CLIP, sentences", "SAM, images", "SAM, points"}
+    assert min(kept["operations"].values()) > 0
+    assert min(kept["rates"].values()) > 1e8
+    assert (output / "benchmark" / "speed.svg").read_text().startswith("<svg ")
     assert (
         0
         < sum(kept["ours"][name] for name in kept["ours"] if name not in ("all", "coding masks"))

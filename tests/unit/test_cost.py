@@ -4,7 +4,7 @@ import pytest
 
 from pipelines import costs
 from ppt.backbones.clip import Reading
-from ppt.backbones.cost import ClipCost, SamCost, clip_cost, measured_rate, sam_cost
+from ppt.backbones.cost import LENGTH, ClipCost, SamCost, clip_cost, measured_rate, sam_cost
 from ppt.config import load_config
 from ppt.types import Pair
 
@@ -17,7 +17,7 @@ def by_hand(tokens, width, layers):
 
 def test_clips_towers_are_what_a_count_by_hand_says():
     cost = clip_cost("ViT-B-16-quickgelu", 224, None, Reading(), 224, 224)
-    text = by_hand(77, 512, 12) + 2 * 512 * 512
+    text = by_hand(LENGTH, 512, 12) + 2 * 512 * 512
     assert cost.sentence == text
     patches = 196 * 2 * 768 * 768  # 16 x 16 x 3 numbers each
     # The value path asks the last block for its values alone: no keys, no queries, no attention.
@@ -83,7 +83,7 @@ def test_the_generator_and_the_segmenter_add_what_they_ask(unit_costs):
     )
     assert found.operations["masks"] == 3 * 1e6 + 6 * 2 * 1e4
     assert found.operations["segmenter"] == 8 * 2 * 10
-    assert found.operations["predictions"] == 6 * 3 + 3 * 1e6 + 6 * (3 + 4) * 1e4
+    assert found.operations["predictions"] == 6 * 3 + 3 * 1e6 + 6 * (3 + 2) * 1e4
     assert found.pictures == 2 * 3
     assert found.looks == 3 + seen + 3, "masks, points and predictions"
 
