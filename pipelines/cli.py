@@ -203,7 +203,9 @@ app.command()(export_command.export)
 
 @app.command()
 def benchmark(
-    what: Annotated[str, typer.Argument(metavar="points|segmenter|speed|networks", help="What to compare.")],
+    what: Annotated[
+        str, typer.Argument(metavar="points|segmenter|speed|train|networks", help="What to compare.")
+    ],
     config: ConfigFile,
     output: Output = Path("outputs/benchmark"),
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
@@ -211,14 +213,17 @@ def benchmark(
     truth: Truth = DEMO_DATA / "truth.jsonl",
 ) -> None:
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
-    networks take. On the demo's data unless told else.
+    steps of training take, and networks. On the demo's data unless told else.
     """
     from pipelines.benchmark.networks import networks
     from pipelines.benchmark.points import points
     from pipelines.benchmark.segmenter import segmenter
     from pipelines.benchmark.speed import speed
+    from pipelines.benchmark.train import train
 
-    comparisons = {"points": points, "segmenter": segmenter, "speed": speed, "networks": networks}
+    comparisons = {
+        "points": points, "segmenter": segmenter, "speed": speed, "train": train, "networks": networks
+    }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
     typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))

@@ -251,3 +251,4 @@ class BenchmarkConfig(Section):
     rounds: Count = 3
     untrained: tuple[Literal["vit_b", "vit_l", "vit_h", "mobile_sam"], ...] = ()  # SAMs raced without weights
     batch: Count = 8  # sentences that networks read at once
+    steps: Count = 20  # of each training that is timed

@@ -16,8 +16,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -34,7 +33,7 @@ from pipelines.asking import rules
 from pipelines.benchmark import naive
 from pipelines.benchmark.naive import Job
 from pipelines.benchmark.plot import log_bars
-from pipelines.benchmark.turns import Seconds, in_turns, ratio
+from pipelines.benchmark.turns import Seconds, clocked, in_turns, ratio
 from pipelines.doors import open_clip_door, open_sam_door
 from ppt import rle
 from ppt.backbones.clip import Clip, Reading
@@ -53,6 +52,13 @@ from ppt.types import RelevanceMap
 NAIVE = "naive"
 Contestant = Callable[[Path], list[Rle | None]]
 """Does all the work and writes it into an empty folder; masks in an order that all contestants share."""
+NETWORKS = {
+    "CLIP, images": (Clip, "encode_image"),
+    "CLIP, sentences": (Clip, "encode_texts"),
+    "SAM, images": (SamModel, "embed"),
+    "SAM, points": (SamModel, "predict"),
+    "coding masks": (rle, "encode"),
+}
 _ROOM = 2**36
 
 
@@ -193,7 +199,7 @@ def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[
         shutil.copytree(folder / "records", at / "records")
         stage.remember_source(at, {"images": str(folder)})
         began = time.perf_counter()
-        with _clocked(clock):
+        with clocked(clock, NETWORKS):
             for run in (s1_relevance.run, s3_masks.run, s4_labels.run):
                 run(config, at)
         clock["all"] += time.perf_counter() - began
@@ -202,37 +208,6 @@ def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[
 
     contestants: dict[str, Contestant] = {NAIVE: one_by_one, "ours": ours}
     return _race(f"images to labels, {config.sam.model}", contestants, folder, config.benchmark.rounds)
-
-
-@contextmanager
-def _clocked(clock: dict[str, float]) -> Iterator[None]:
-    """Note how long the models take: seconds by name."""
-    timed = {
-        "CLIP, images": (Clip, "encode_image"),
-        "CLIP, sentences": (Clip, "encode_texts"),
-        "SAM, images": (SamModel, "embed"),
-        "SAM, points": (SamModel, "predict"),
-        "coding masks": (rle, "encode"),
-    }
-    before = {name: getattr(*where) for name, where in timed.items()}
-
-    def timing(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **named: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                clock[name] += time.perf_counter() - began
-
-        return run
-
-    for name, (owner, attribute) in timed.items():
-        setattr(owner, attribute, timing(name, before[name]))
-    try:
-        yield
-    finally:
-        for name, (owner, attribute) in timed.items():
-            setattr(owner, attribute, before[name])
 
 
 def _race(name: str, contestants: Mapping[str, Contestant], folder: Path, rounds: int) -> Race:
