@@ -31,8 +31,7 @@ def test_the_clock_adds_up_and_lets_errors_through():
             raise ValueError("as it would")
 
     clock, own = {"slow": 5.0}, Work.fails
-    with clocked(clock, {"slow": (Work, "fails")}):
-        with pytest.raises(ValueError, match="as it would"):
-            Work().fails()
+    with clocked(clock, {"slow": (Work, "fails")}), pytest.raises(ValueError, match="as it would"):
+        Work().fails()
     assert 5 < clock["slow"] < 6
     assert Work.fails is own
