@@ -18,7 +18,7 @@ CUTS = {
     "one by one": ("shard_size=1", "sam.prompt_batch=1"),
     "all at once": ("shard_size=32", "sam.prompt_batch=32"),
     "three by three": ("shard_size=3", "sam.prompt_batch=3", "embeddings_gib=1"),
-    "by two workers": ("shard_size=2", "workers=2", "threads=1"),
+    "by a worker": ("shard_size=2", "workers=1", "threads=1"),
 }
 
 
