@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-_NAME, _BAR, _ROW, _TOP = 330, 360, 24, 44
+_NAME, _BAR, _ROW, _TOP = 450, 360, 24, 44
 _INK, _FILL, _RULE = "#333", "#4a7ab5", "#ddd"
 
 
