@@ -55,7 +55,7 @@ def networks(config: Config, output: Path) -> str:
         network = untrained_clip(config.clip.model).eval().requires_grad_(False)
         network = network.to(resolve_device(config.device))
         apart, together = _segmenters(config, network)
-    relevance = _relevance(config, network)
+        relevance = _relevance(config, network)
     races = {"of_as_many_images": apart, "of_one_image": together, "relevance": relevance}
     kept = {"threads": torch.get_num_threads(), **races}
     table = _markdown(config, apart, together, relevance)
@@ -77,6 +77,7 @@ def _segmenters(config: Config, network: Any) -> tuple[Seconds, Seconds]:
         state = towers.image.begin(images)
         for stage in range(STAGES):
             state = towers.image.advance(state, stage)
+        _done(state.values)
 
     apart: dict[str, Callable[[], None]] = {ENCODER: lambda: encoder(pixels)}
     together: dict[str, Callable[[], None]] = {ENCODER: lambda: encoder(pixels[:1])}

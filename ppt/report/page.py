@@ -52,8 +52,7 @@ def build_report(
     image is missing or has changed, masks and points are drawn on a blank. limit: most items in the page
     itself, worst first; the others go to `output/report_files`, of which there is none where all are in the
     page. against: the folder of another run, whose labels of the same pairs stand beside; the page is then
-    `output/report_against.html`. The same artifacts, images and
-    times give the same bytes.
+    `output/report_against.html`. The same artifacts, images and times give the same bytes.
 
     Raises ReportError where there are no finished records, ArtifactError when an artifact is damaged.
     """
