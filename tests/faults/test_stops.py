@@ -8,10 +8,12 @@ import signal
 import time
 
 import pytest
+import torch
 from fixtures.kills import lasting, make_scenes
 from fixtures.processes import TRAINING, Forks
 from fixtures.walk import SMALL, TINY
 
+from ppt.checkpoint import Checkpoints
 from ppt.durable import json_object, parsed_lines
 
 SETTINGS = (
@@ -82,7 +84,7 @@ def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
     assert ended.code == code, ended.printed
     assert ended.printed.endswith(f"ppt: stopped by {number.name}; the same command resumes\n")
     rows = list(parsed_lines((folder / "training" / "log.jsonl").read_bytes()))
-    assert FIRST <= last_step(folder) == len(rows) < 40
+    assert FIRST < last_step(folder) == len(rows) < 40
     assert json_object(folder / "index.json") is None
     assert forks.run(tmp_path / "log", *command).code == 0
     assert lasting(folder) == wanted
@@ -127,3 +129,21 @@ def test_a_training_cut_off_while_it_saves_ends_in_the_same_weights(forks, untra
     assert any(name.endswith(".json.tmp") for name in half), half
     assert forks.run(tmp_path / "log", *command).code == 0
     assert lasting(folder) == wanted
+
+
+def test_what_a_kill_left_of_older_checkpoints_is_removed(tmp_path):
+    known = Checkpoints(tmp_path, "a")
+    known.save(8, {"step": 8})
+    for name in ("step_00000004.pt", "step_00000012.pt.tmp"):
+        (tmp_path / name).write_bytes(b"left")
+    assert known.load() == (8, {"step": 8})
+    assert not [path for path in tmp_path.iterdir() if path.read_bytes() == b"left"]
+
+
+def test_a_state_has_the_same_bytes_whether_it_was_loaded_or_not(tmp_path):
+    """A pickle tells a name from one that is equal to it."""
+    model, known = torch.nn.Linear(2, 2).state_dict(), Checkpoints(tmp_path, "a")
+    known.save(1, {"model": model, "average": dict(model)})
+    first = (tmp_path / "step_00000001.pt").read_bytes()
+    known.save(1, {"model": model, "average": known.load()[1]["average"]})
+    assert (tmp_path / "step_00000001.pt").read_bytes() == first
