@@ -41,18 +41,22 @@ class Asking:
             examples = [example(tensors, record) for record in asked]
             image = asked[0].pair.image
             try:
-                found = ask(
-                    self.sam,
-                    lambda image=image, sha256=sha256: self.sam.embed(
-                        images.load(self.root, image, self.policy, sha256).pixels
-                    ),
-                    self.prompter(examples),
-                    [e.relevance for e in examples],
-                    self.rules,
-                    self.prompter.look(examples),
-                )
+                with stage.at_image(image):
+                    found = ask(
+                        self.sam,
+                        lambda image=image, sha256=sha256: self.sam.embed(
+                            images.load(self.root, image, self.policy, sha256).pixels
+                        ),
+                        self.prompter(examples),
+                        [e.relevance for e in examples],
+                        self.rules,
+                        self.prompter.look(examples),
+                    )
             except images.ImageError as error:
                 yield [], [Failure(stage_name, r.pair.id, error.error, error.message) for r in asked]
+                continue
+            except MemoryError as error:
+                yield [], stage.out_of_memory(stage_name, asked, error)
                 continue
             except (FloatingPointError, ValueError) as error:  # masks or scores that are not finite
                 yield [], [Failure(stage_name, r.pair.id, "bad_masks", f"{image}: {error}") for r in asked]

@@ -42,10 +42,12 @@ def exit_code(error: Exception) -> int:
     from ppt.records.truth import TruthError
     from ppt.report import ReportError
     from ppt.review import ReviewError
-    from ppt.store import ArtifactError
+    from ppt.store import ArtifactError, DamagedArtifact
 
     if isinstance(error, Interrupted):
         return error.exit_code
+    if isinstance(error, DamagedArtifact):
+        return 1
     asked_wrongly = (ConfigError, ExportError, PairsError, TruthError, ReportError, ReviewError)
     if isinstance(error, (*asked_wrongly, ArtifactError, FileNotFoundError)):
         return 2

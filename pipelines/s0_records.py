@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines import stage
+from ppt import times
 from ppt.config import Config, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
@@ -25,7 +26,7 @@ from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.pairs import PairsError, RawRow, Row
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact, ArtifactError, StaleArtifact, Writer, begin, refuse_unwritable
 from ppt.types import Record
 
 STAGE = "records"
@@ -53,6 +54,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 
     Raises ConfigError without pairs, PairsError or TruthError where a file is of no use, and StaleArtifact.
     """
+    refuse_unwritable(output)
     found = sources.read(config.records)
     rows = found.rows
     chosen = pairs.select(rows, config.records.splits, config.records.limit)
@@ -76,7 +78,9 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     names = plan.names(chosen)
     planned = {key: [names[row.where] for row in group] for key, group in shards.items()}
-    with begin(output / STAGE, manifest, planned, fresh) as writer:
+    with _begun(output / STAGE, manifest, planned, fresh, chosen, contents) as writer:
+        for name in (stage.SOURCE, times.FILE_NAME):  # left by a run that was killed
+            (output / f"{name}.tmp").unlink(missing_ok=True)
         stage.remember_source(output, {"images": str(root.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
@@ -87,6 +91,48 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     refused = _lock_away(found.truth, artifact, rows, chosen, config, fresh)
     reasons = {f"{TRUTH}:{error}": count for error, count in refused.reasons.items()}
     return replace(summary, skipped=summary.skipped + refused.skipped, reasons={**summary.reasons, **reasons})
+
+
+def _begun(
+    folder: Path,
+    manifest: Manifest,
+    planned: dict[str, list[str]],
+    fresh: bool,
+    chosen: Sequence[Row],
+    contents: dict[str, str | None],
+) -> Writer:
+    """The writer of the artifact; a refusal also says which images are others than they were."""
+    try:
+        return begin(folder, manifest, planned, fresh)
+    except StaleArtifact as error:
+        raise StaleArtifact("\n  ".join([str(error), *_other_images(folder, chosen, contents)])) from None
+
+
+def _other_images(folder: Path, chosen: Sequence[Row], contents: dict[str, str | None]) -> list[str]:
+    """What became of the images since the records in `folder`, a line a kind; those that failed then are
+    left out.
+    """
+    try:
+        before = Artifact.open(folder)
+        known = {row["image"]: row["sha256"] for row in before.rows()}
+    except ArtifactError:
+        return []
+    names, failed = plan.names(chosen), {failure.id for failure in before.failures()}
+    now = {
+        row.pair.image: sha256
+        for row in chosen
+        if row.pair and names[row.where] not in failed and (sha256 := contents[row.pair.image]) is not None
+    }
+    kinds = {
+        "changed": [image for image, sha256 in now.items() if known.get(image, sha256) != sha256],
+        "added": sorted(now.keys() - known.keys()),
+        "removed": sorted(known.keys() - now.keys()),
+    }
+    return [f"images {kind}: {len(some)} ({_listed(some)})" for kind, some in kinds.items() if some]
+
+
+def _listed(images: Sequence[str]) -> str:
+    return ", ".join(images[:LISTED]) + (", ..." if len(images) > LISTED else "")
 
 
 def _identity(files: Sequence[Path]) -> str:
@@ -108,10 +154,9 @@ def _without_leaks(
     teaching = {*config.generator.splits, *config.segmenter.splits}
     leaked = sources.leaks(rows, chosen, contents, teaching)
     if leaked and not config.records.drop_leaks:
-        shown = ", ".join(sorted(leaked)[:LISTED]) + (", ..." if len(leaked) > LISTED else "")
         raise PairsError(
-            f"pairs: {len(leaked)} images are taught about (splits {sorted(teaching)}) and evaluated on:"
-            f" {shown}; leave their teaching pairs out with --drop-leaks, or mend the splits"
+            f"pairs: {len(leaked)} images are taught about (splits {sorted(teaching)}) and evaluated on: "
+            f"{_listed(sorted(leaked))}; leave their teaching pairs out with --drop-leaks, or mend the splits"
         )
     return sources.without(chosen, leaked)
 

@@ -82,7 +82,11 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
             continue
         try:
-            features = context.clip.encode_image(loaded.pixels)
+            with stage.at_image(records[0].pair.image):
+                features = context.clip.encode_image(loaded.pixels)
+        except MemoryError as error:
+            failures += stage.out_of_memory(STAGE, records, error)
+            continue
         except ValueError as error:  # features that are not finite
             failures += [
                 Failure(STAGE, r.pair.id, "bad_features", f"{r.pair.image}: {error}") for r in records

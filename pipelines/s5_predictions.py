@@ -81,7 +81,12 @@ def shard_of_predictions(context: Context, shard: Shard) -> None:
         except images.ImageError as error:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in records]
             continue
-        found = context.reader(pixels, [record.pair.text for record in records])
+        try:
+            with stage.at_image(records[0].pair.image):
+                found = context.reader(pixels, [record.pair.text for record in records])
+        except MemoryError as error:
+            failures += stage.out_of_memory(STAGE, records, error)
+            continue
         rows += [
             {"id": r.pair.id, "image": r.pair.image, "text": r.pair.text, **prediction.to_json()}
             for r, prediction in zip(records, found, strict=True)

@@ -98,10 +98,14 @@ def shard_of_views(context: Context, shard: Shard) -> None:
     for sha256, records in stage.by_content(context.records, shard.key).items():
         asked = [r for r in records if r.pair.id in labels and labels[r.pair.id].segmentation]
         try:
-            for id, values in _seen(context, features[f"dense/{sha256}"], asked, labels) if asked else ():
+            with stage.at_image(records[0].pair.image):
+                seen = _seen(context, features[f"dense/{sha256}"], asked, labels) if asked else []
+            for id, values in seen:
                 found[id] |= values
         except images.ImageError as error:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in asked]
+        except MemoryError as error:
+            failures += stage.out_of_memory(STAGE, asked, error)
         except ValueError as error:  # features that are not finite
             image = asked[0].pair.image
             failures += [Failure(STAGE, r.pair.id, "bad_features", f"{image}: {error}") for r in asked]

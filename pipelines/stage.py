@@ -22,7 +22,7 @@ from ppt.engine import run_shards
 from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
-from ppt.shard import Shard
+from ppt.shard import Failure, Shard
 from ppt.store import Artifact, StaleArtifact, Writer
 from ppt.types import Record
 
@@ -126,6 +126,24 @@ def image_policy(config: Config) -> ImagePolicy:
     """The image gate's policy from the `records` section."""
     records = config.records
     return ImagePolicy(records.max_pixels, records.exif, records.alpha, records.follow_links)
+
+
+@contextmanager
+def at_image(image: str) -> Iterator[None]:
+    """While the block runs: an error of the machine, such as a lost GPU, says at which image it came."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's of a device are
+        raise RuntimeError(
+            f"{image}: {error}\n  This was the image in work. Shards made before it are kept, and the same"
+            " command goes on from there."
+        ) from error
+
+
+def out_of_memory(stage: str, records: Sequence[Record], error: MemoryError) -> list[Failure]:
+    """The failures of an image's records for which there was no memory."""
+    image = records[0].pair.image
+    return [Failure(stage, r.pair.id, "out_of_memory", f"{image}: {error}") for r in records]
 
 
 def held_out(records: Artifact, splits: Sequence[str]) -> frozenset[str]:

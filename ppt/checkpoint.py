@@ -5,6 +5,7 @@ fingerprint and sha256. A file that was cut off, or made by another config, is n
 """
 
 import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,13 @@ class Checkpoints:
     def save(self, step: int, state: State) -> None:
         """Replace the last checkpoint. A crash at any moment leaves the old one or the new one."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(_plain(state), buffer)
         data = buffer.getvalue()
         name = f"step_{step:08d}.pt"
         write_atomic(self.folder / name, data)
         known = {"file": name, "step": step, "fingerprint": self.fingerprint, **identity(data)}
         write_atomic(self.folder / "last.json", json_lines([known]))
-        for old in self.folder.glob("step_*.pt"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        self._keep_only(name)
 
     def load(self) -> tuple[int, State] | None:
         """The step after which it was saved, and the state; None where there is none.
@@ -56,4 +55,21 @@ class Checkpoints:
             raise CheckpointError(f"{path}: made with other settings or inputs; use --fresh to start over")
         if not is_intact(path, {"sha256": known["sha256"], "bytes": known["bytes"]}):
             raise CheckpointError(f"{path}: damaged or missing; use --fresh to start over")
+        self._keep_only(path.name)  # a kill may have come between the two
         return known["step"], torch.load(path, map_location="cpu", weights_only=True)
+
+    def _keep_only(self, name: str) -> None:
+        for old in self.folder.glob("step_*.pt*"):  # half-written ones, too
+            if old.name != name:
+                old.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """The same state, with nothing left of where it came from: a pickle tells one name from two that are
+    equal, and so what was loaded from what never was.
+    """
+    if isinstance(value, dict):
+        return {sys.intern(k) if isinstance(k, str) else k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_plain(one) for one in value])
+    return value

@@ -1,6 +1,7 @@
 """Files that are all there or not there at all, and the few formats the storeroom keeps in them."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,9 +11,36 @@ from typing import Any
 
 from ppt.config import canonical_json
 
+_SEAL = "seal"
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EFBIG: "allow larger files",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "make the folder writable",
+    errno.EPERM: "make the folder writable",
+    errno.ENOENT: "bring the folder back, which has gone",
+    errno.ESTALE: "bring the file server back",
+    errno.EIO: "look after the disk",
+}
+
+
+class StorageError(OSError):
+    """A file that could not be written or read; the text names it, why, and what to do."""
+
+    def __init__(self, path: Path, failed: str, error: OSError) -> None:
+        remedy = _REMEDIES.get(error.errno or 0, "mend that")
+        super().__init__(
+            f"{path}: could not be {failed} ({error.strerror or error}); {remedy}, then the same command"
+            " goes on from there"
+        )
+
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds either all of it or what was there before."""
+    """Write a file so that a reader, or a crash, finds either all of it or what was there before.
+
+    Raises StorageError where it cannot be written; what was there before still is.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -22,18 +50,30 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         failpoint("after_fsync")
         os.replace(temporary, path)
-    except BaseException:
+        failpoint("after_rename")
+        _sync_folder(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise StorageError(path, "written", error) from error
         raise
-    failpoint("after_rename")
-    _sync_folder(path.parent)
 
 
 def ensure(path: Path, data: bytes) -> None:
     """Write the file unless these are already its bytes."""
-    if not path.exists() or path.read_bytes() != data:
+    if not path.exists() or read_bytes(path) != data:
         write_atomic(path, data)
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file. Raises FileNotFoundError, and StorageError where it is there and cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(path, "read", error) from error
 
 
 def failpoint(name: str) -> None:
@@ -53,7 +93,7 @@ def identity(data: bytes) -> dict[str, Any]:
 def is_intact(path: Path, known: Mapping[str, Any]) -> bool:
     """Whether the file is there with the bytes it is known by; a wrong size is seen without reading."""
     try:
-        return path.stat().st_size == known["bytes"] and identity(path.read_bytes()) == known
+        return path.stat().st_size == known["bytes"] and identity(read_bytes(path)) == known
     except FileNotFoundError:
         return False
 
@@ -72,11 +112,28 @@ def parsed_lines(data: bytes) -> Iterator[dict[str, Any]]:
 def json_object(path: Path) -> dict[str, Any] | None:
     """The object in a small JSON file; None where it is absent, cut off or zero-filled."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         value: Any = json.loads(data) if data.endswith(b"\n") else None
     except (FileNotFoundError, ValueError):
         return None
     return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
+def sealed(value: Mapping[str, Any]) -> bytes:
+    """An object as a small JSON file that knows its own sha256."""
+    return json_lines([{**value, _SEAL: _digest(value)}])
+
+
+def sealed_object(path: Path) -> dict[str, Any] | None:
+    """What was `sealed`; None where it is absent, or a single bit of it is another."""
+    value = json_object(path)
+    if value is None or value.pop(_SEAL, None) != _digest(value):
+        return None
+    return value
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -51,7 +51,7 @@ def run_shards(
     """
     if not shards:
         return
-    with _stop_requests() as stopped:
+    with stop_requests() as stopped:
         if workers == 0:
             context = make_context()
             for shard in shards:
@@ -119,8 +119,8 @@ def _in_worker(function: Callable[[Any, S], R], shard: S) -> R:
 
 
 @contextmanager
-def _stop_requests() -> Generator[list[int], None, None]:
-    """Collect SIGINT and SIGTERM while the block runs; a second one interrupts at once."""
+def stop_requests() -> Generator[list[int], None, None]:
+    """Collect SIGINT and SIGTERM while the block runs; a second one raises Interrupted at once."""
     stopped: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:

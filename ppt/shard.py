@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
-from ppt.durable import identity, is_intact, json_lines, json_object, write_atomic
+from ppt.durable import identity, is_intact, json_lines, sealed, sealed_object, write_atomic
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Shard:
             "files": {name: identity(data) for name, data in payloads.items()},
             "failures": [asdict(failure) for failure in failures],
         }
-        write_atomic(self._marker, json_lines([done]))
+        write_atomic(self._marker, sealed(done))
 
     @property
     def _marker(self) -> Path:
@@ -62,7 +62,7 @@ class Shard:
 
     def done(self) -> dict[str, Any] | None:
         """The shard's marker, where it is of this recipe, for these items; None otherwise."""
-        done = json_object(self._marker)
+        done = sealed_object(self._marker)
         if done is None or done.get("manifest") != self.manifest or done.get("items") != list(self.items):
             return None
         return done

@@ -12,6 +12,7 @@ Writing: `begin` -> a Writer that knows its missing shards; each Shard may be wr
 Reading: `Artifact.open`.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ from ppt.durable import (
     json_lines,
     json_object,
     parsed_lines,
+    read_bytes,
+    sealed,
+    sealed_object,
 )
 from ppt.manifest import Manifest, difference
 from ppt.shard import Failure, Shard
@@ -48,6 +52,10 @@ class ArtifactError(ValueError):
 
 class StaleArtifact(ArtifactError):  # noqa: N818 -- the state is the name
     """The folder holds an artifact made by another recipe; the text lists what differs."""
+
+
+class DamagedArtifact(ArtifactError):  # noqa: N818
+    """A file of the artifact is missing, or has other bytes than it was given."""
 
 
 class BusyArtifact(ArtifactError):  # noqa: N818
@@ -98,7 +106,7 @@ class Artifact:
     @classmethod
     def open(cls, folder: Path) -> "Artifact":
         """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong."""
-        index, manifest = json_object(folder / "index.json"), _stored_manifest(folder)
+        index, manifest = sealed_object(folder / "index.json"), _stored_manifest(folder)
         if index is None or manifest is None:
             raise ArtifactError(
                 f"{folder}: no complete artifact here; run its stage, which resumes where it stopped"
@@ -175,14 +183,16 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
     for key in plan:
         assert _KEY.fullmatch(key), f"a shard's key is five digits or more, got {key!r}"
     _refuse_foreign(folder)
-    (folder / "shards").mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise BusyArtifact(
             f"{folder}: another run is writing here; wait for it, or choose another folder"
         ) from None
+    except OSError as error:
+        raise _unwritable(folder, str(error.strerror or error)) from None
     try:
         if not fresh:
             _refuse_stale(folder, manifest)
@@ -199,6 +209,21 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
         lock.release()
         raise
     return writer
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raises ArtifactError where `folder`, or the one in which it would be made, is known not to be writable.
+    Writes nothing.
+    """
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise _unwritable(folder, f"{there} is read-only, or another user's")
+
+
+def _unwritable(folder: Path, reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"{folder}: cannot be written to ({reason}); make it writable, or choose another folder with --output"
+    )
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -282,15 +307,19 @@ def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
         "items": sum(len(done["items"]) for done in markers.values()),
         "failed": len(failures),
     }
-    return {"failures.jsonl": failed, "index.json": json_lines([index])}
+    return {"failures.jsonl": failed, "index.json": sealed(index)}
 
 
 def _checked_bytes(path: Path, known: Mapping[str, Any]) -> bytes:
-    data = path.read_bytes() if path.exists() else b""
+    if not path.exists():
+        raise _damaged(path, "missing")
+    data = read_bytes(path)
     if identity(data) != known:
         raise _damaged(path, f"{len(data)} bytes, sha256 differs from the index")
     return data
 
 
-def _damaged(path: Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only")
+def _damaged(path: Path, reason: str) -> DamagedArtifact:
+    return DamagedArtifact(
+        f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only"
+    )

@@ -8,7 +8,7 @@ training that was killed goes on as if nothing had happened.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
+from ppt.engine import Interrupted
 from ppt.peers import Peers
 
 
@@ -111,6 +112,7 @@ def train(
     until: int | None = None,
     held: Held | None = None,
     peers: Peers = Peers(),  # noqa: B008 -- frozen
+    stopped: Sequence[int] = (),
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the averaged weights of its state: the last, or with `held` the best.
 
@@ -118,6 +120,8 @@ def train(
     DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
     and on resuming loses those after the checkpoint. `until` stops before that step, as if killed right after
     a checkpoint; None goes to the end. Of several `peers` the first reads and writes; all return the same.
+    `stopped` is looked at after every step: where a signal's number is in it by then, a checkpoint is saved
+    and Interrupted raised.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
@@ -160,16 +164,21 @@ def train(
         rows.append({"step": step, **row})
         if after_step is not None:
             after_step(step, row)
-        if (step + 1) % plan.save_every == 0 or step + 1 == end:
+        due = (step + 1) % plan.save_every == 0 or step + 1 == end
+        stop = bool(stopped)
+        if due or stop:
             if peers.first:
                 state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
                 if held is not None:
-                    best.ask(held, average)
-                    rows[-1] |= {"held_out": round(best.score, 6), "alike": round(best.alike, 6)}
+                    if due:
+                        best.ask(held, average)
+                        rows[-1] |= {"held_out": round(best.score, 6), "alike": round(best.alike, 6)}
                     state["best"] = vars(best)
                 write_atomic(log, json_lines(rows))
                 checkpoints.save(step + 1, {**state, "bad": bad})
             over = peers.told(held is not None and best.over(held))
+        if stop:
+            raise Interrupted(stopped[0])
     return average if held is None else peers.told(best.state)
 
 

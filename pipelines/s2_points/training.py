@@ -22,6 +22,7 @@ from ppt.checkpoint import Checkpoints
 from ppt.config import Config
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, json_lines, write_atomic
+from ppt.engine import stop_requests
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import confidence_loss, point_losses
 from ppt.points.prompter import Prompter
@@ -114,7 +115,9 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
     def stretch(until: int | None) -> dict[str, Tensor]:
-        return train(network, losses_of, plan, checkpoints, shop.folder / "log.jsonl", watch, until)
+        log = shop.folder / "log.jsonl"
+        with stop_requests() as stopped:
+            return train(network, losses_of, plan, checkpoints, log, watch, until, stopped=stopped)
 
     known: list[tuple[int, LessonSource]] = []
     for number, step in enumerate(rounds(curriculum, settings.refreshes, settings.steps)):

@@ -15,6 +15,7 @@ mosaics, too. No truth is read.
 
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from pipelines.s5_segmenter.lessons import Pseudo, held_out, taught
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
 from ppt.config import Config, ConfigError
+from ppt.engine import stop_requests
 from ppt.manifest import Manifest
 from ppt.peers import Peers, joined
 from ppt.report import preview
@@ -178,7 +180,10 @@ def _train(
             settings.settled,
         )
     log = folder / "log.jsonl"
-    state = train(learner, losses_of, plan, Checkpoints(folder, fingerprint), log, held=held, peers=peers)
+    known = Checkpoints(folder, fingerprint)
+    # Several would not stop after the same step: they leave at once.
+    with stop_requests() if peers.count == 1 else nullcontext(()) as stopped:
+        state = train(learner, losses_of, plan, known, log, held=held, peers=peers, stopped=stopped)
     learner.load_state_dict(state)
     return learner.segmenter.eval().requires_grad_(False)
 

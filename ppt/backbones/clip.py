@@ -28,6 +28,7 @@ from ppt.backbones import weights as checkpoints
 from ppt.backbones.clip_towers import ResnetTower, TextTower, Towers, VitTower
 from ppt.backbones.clip_weights import named_weights, tag_settings
 from ppt.backbones.image import Colours, checked_rgb
+from ppt.backbones.memory import memory_errors
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
 from ppt.geometry import short_side_size
@@ -112,13 +113,14 @@ class Clip:
         other.fingerprint = fingerprint(self.fingerprint, scale)
         return other
 
+    @memory_errors("clip: encoding the image")
     @torch.inference_mode()
     def encode_image(self, image: UInt8[np.ndarray, "h w 3"]) -> DenseFeatures:
         """Dense features of a whole RGB image: (gh, gw, d) float32, each vector of L2 norm 1.
 
         The image keeps its aspect ratio as far as whole grid cells allow; cell (i, j) covers the pixels
         [j * w / gw, (j + 1) * w / gw) by [i * h / gh, (i + 1) * h / gh). With several scales or the mirror
-        image, unit vectors are averaged on the grid of the first scale.
+        image, unit vectors are averaged on the grid of the first scale. Raises MemoryError.
         """
         image = checked_rgb(image)
         views = [self._values(image, scale, mirror) for scale, mirror in self._reading.views()]

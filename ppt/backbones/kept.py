@@ -4,8 +4,8 @@ No artifact: the folder may be deleted at any time, and nothing depends on it bu
 Embeddings are kept as they come, in float32: with them masks are the same to the bit as without.
 """
 
-import contextlib
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +21,9 @@ _NAME = "features"
 
 
 class KeptEmbeddings:
-    """A file for each key in `folder`, up to `limit` bytes of them in all; beyond that nothing is added."""
+    """A file for each key in `folder`, up to `limit` bytes of them in all; beyond that nothing is added, and
+    nothing more after one that could not be written, which is said once on stderr.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
@@ -38,10 +40,14 @@ class KeptEmbeddings:
             return torch.from_numpy(found)
         made = make()
         if self._kept + made.nbytes <= self._limit:
-            with contextlib.suppress(OSError):  # no room, or two at once: then it is not kept
-                self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._folder.mkdir(exist_ok=True)
                 write_atomic(path, _stored(made.cpu().numpy()))
                 self._kept += path.stat().st_size
+            except OSError as error:
+                if not path.exists():  # another process may have written the same at the same time
+                    self._limit = 0
+                    print(f"embeddings: no more are kept, which costs only time: {error}", file=sys.stderr)
         return made
 
 

@@ -31,6 +31,7 @@ from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
 from ppt.backbones.kept import KeptEmbeddings
+from ppt.backbones.memory import memory_errors
 from ppt.backbones.mobile_sam import build_mobile_sam
 from ppt.backbones.published import official_sam
 from ppt.backbones.sam_attention import for_processor
@@ -90,9 +91,13 @@ class SamModel:
         """The network itself, for comparisons with what others do with it."""
         return self._model
 
+    @memory_errors("sam: encoding the image")
     @torch.inference_mode()
     def embed(self, image: UInt8[np.ndarray, "h w 3"]) -> ImageEmbedding:
-        """The image encoder's output for one RGB image, longest side resized to the model's input size."""
+        """The image encoder's output for one RGB image, longest side resized to the model's input size.
+
+        Raises MemoryError.
+        """
         image = checked_rgb(image)
         height, width = image.shape[:2]
         new_h, new_w = longest_side_size(height, width, self._model.image_encoder.img_size)
@@ -109,13 +114,15 @@ class SamModel:
         features = self._kept(fingerprint(self.fingerprint, seen, [height, width]), encoded)
         return ImageEmbedding(features.to(self._model.device), (new_h, new_w), (height, width))
 
+    @memory_errors("sam: drawing masks")
     def predict(self, embedding: ImageEmbedding, prompts: Sequence[PointSet]) -> list[MaskCandidates]:
         """SAM's multimask candidates for each point set, in the order given.
 
         Masks are logits above the model's threshold at original resolution. predicted_iou is SAM's own
         estimate as it comes (it may leave [0, 1]). stability is the IoU of the mask at threshold +1 and -1:
         in [0, 1], and 0 where even the larger one is empty.
-        A set without points gets no candidates. Raises FloatingPointError for logits that are not finite.
+        A set without points gets no candidates. Raises FloatingPointError for logits that are not finite,
+        MemoryError where there is no room for one set alone.
         """
         none = np.zeros(0, np.float32)
         found = [MaskCandidates((), none, none)] * len(prompts)

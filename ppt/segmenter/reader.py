@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from ppt import rle
 from ppt.backbones.clip_towers import StagedModel
+from ppt.backbones.memory import memory_errors
 from ppt.rle import Rle
 from ppt.segmenter.decoders import spread
 from ppt.segmenter.drawing import Canvas
@@ -51,9 +52,10 @@ class Reader:
     sam: PromptableModel | None = None
     threshold: float = 0.5
 
+    @memory_errors("segmenter: reading the image")
     @torch.inference_mode()
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], texts: Sequence[str]) -> list[Prediction]:
-        """What each sentence means in an RGB image."""
+        """What each sentence means in an RGB image. Raises MemoryError."""
         frame = Frame(self.size, *image.shape[:2])
         canvas = None
         if self.segmenter.design.decoder == "point":

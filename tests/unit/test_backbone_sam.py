@@ -96,9 +96,18 @@ def test_out_of_memory_halves_the_batch_and_changes_no_mask(sam, monkeypatch):
     found = sam.predict(embedding, prompts)
     assert sizes == [8, 4, 2, 2, 2, 2]
     assert [one.rles for one in found] == [one.rles for one in expected]
+    monkeypatch.undo()
+    sizes = count_decoder_calls(sam, monkeypatch)
+    sam.predict(embedding, prompts)
+    assert sizes == [8], "the batch is whole again"
+
+
+def test_out_of_memory_for_one_point_set_is_told(sam, monkeypatch):
+    embedding = sam.embed(photo(40, 60))
     sizes = count_decoder_calls(sam, monkeypatch, capacity=0)
-    with pytest.raises(torch.OutOfMemoryError):
-        sam.predict(embedding, prompts)
+    with pytest.raises(MemoryError, match="sam: drawing masks: simulated"):
+        sam.predict(embedding, [points((3 * i, 2 * i)) for i in range(4)])
+    assert sizes == [4, 2, 1]
 
 
 def test_logits_that_are_not_finite_are_an_error(sam, monkeypatch):
