@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import exits, export_command, report_command, review, weights
-from pipelines.exits import leave
+from pipelines import exits, export_command, report_command, review, shares, weights
+from pipelines.exits import leave, say, speaks
 from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
@@ -48,7 +48,8 @@ def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
     """Embedded weights and data through every stage that exists, then the report."""
     config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
     skipped = _walk(config, output, fresh)
-    report_command.leave_report(output)
+    if speaks():
+        report_command.leave_report(output)
     leave(skipped)
 
 
@@ -64,6 +65,11 @@ def run(
         bool, typer.Option("--drop-leaks", help="Do not teach about images that are evaluated on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    slurm_array: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Print a bash script that has SLURM do it, N tasks a stage."),
+    ] = None,
+    slurm_gpus: Annotated[int, typer.Option(min=0, help="GPUs of a training in that script.")] = 1,
     fresh: Fresh = False,
 ) -> None:
     """All stages in order on your pairs, then the report."""
@@ -77,8 +83,15 @@ def run(
         for line in describe(settings, output):
             typer.echo(line)
         return
+    if slurm_array is not None:
+        from pipelines.slurm import Command, script
+
+        chosen = asked if limit is None else [*asked, f"records.limit={limit}"]
+        command = Command(config, output, tuple(chosen), pairs, truth)
+        return typer.echo(script(settings, command, slurm_array, slurm_gpus, fresh), nl=False)
     skipped = _walk(settings, output, fresh)
-    report_command.leave_report(output)
+    if speaks():
+        report_command.leave_report(output)
     leave(skipped)
 
 
@@ -89,13 +102,15 @@ def _stage_command(name: str, help: str) -> None:
         overrides: Overrides = [],  # noqa: B006 -- typer copies it
         pairs: Pairs = None,
         truth: Truth = None,
+        shards: shares.Shards = None,
         fresh: Fresh = False,
     ) -> None:
         from pipelines.run import STAGES
 
-        summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
-        typer.echo(summary.line())
-        leave(summary.skipped, summary.items)
+        settings = _config(config, [*overrides, *shares.setting(shards)], pairs, truth, None)
+        summary = STAGES[name](settings, output, fresh)
+        say(summary.line())
+        leave(summary.skipped, 1 if shards else summary.items)
 
     app.command(name=name, help=help)(command)
 
@@ -121,17 +136,19 @@ def labels(
     ] = None,
     pairs: Pairs = None,
     truth: Truth = None,
+    shards: shares.Shards = None,
     fresh: Fresh = False,
 ) -> None:
     """Stage 4: pseudo-labels with weight, scores and reasons."""
     from pipelines import s4_labels
+    from pipelines.run import STAGES
 
-    settings = _config(config, overrides, pairs, truth, None)
-    changed = [s4_labels.take_review(review, output)] if review else []
-    changed += [s4_labels.take_quality(believe, output)] if believe else []
-    summary = s4_labels.run(settings, output, fresh or any(changed))
-    typer.echo(summary.line())
-    leave(summary.skipped, summary.items)
+    settings = _config(config, [*overrides, *shares.setting(shards)], pairs, truth, None)
+    changed = [s4_labels.take_review(review, output)] if review and speaks() else []
+    changed += [s4_labels.take_quality(believe, output)] if believe and speaks() else []
+    summary = STAGES["labels"](settings, output, fresh or any(changed))
+    say(summary.line())
+    leave(summary.skipped, 1 if shards else summary.items)
 
 
 _stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
@@ -155,15 +172,15 @@ def evaluate(
 ) -> None:
     """Stage 6: score labels and segmenter against the truth, which no other stage opens."""
     from pipelines import s6_against
-    from pipelines.s6_evaluate import run
+    from pipelines.run import evaluated
 
     asked = [*overrides, "evaluate.nta=true"] if nta else overrides
     settings = _config(config, asked, pairs, truth, None)
-    found = run(settings, output, fresh)
+    found = evaluated(settings, output, fresh)
     for line in (found.line(), *found.splits()):
-        typer.echo(line)
-    for line in s6_against.run(settings, output, against) if against else ():
-        typer.echo(line)
+        say(line)
+    for line in s6_against.run(settings, output, against) if against and speaks() else ():
+        say(line)
     leave(found.skipped, found.items)
 
 
@@ -302,7 +319,7 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
     skipped = 0
     for summary in walk(config, output, fresh):
-        typer.echo(summary.line())
+        say(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
             typer.echo(

@@ -76,10 +76,13 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     names = plan.names(chosen)
     planned = {key: [names[row.where] for row in group] for key, group in shards.items()}
-    with begin(output / STAGE, manifest, planned, fresh) as writer:
-        stage.remember_source(output, {"images": str(root.resolve())})
+    with stage.begun(config, output / STAGE, manifest, planned, fresh) as writer:
+        if config.share is None:
+            stage.remember_source(output, {"images": str(root.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
+        if artifact is None:
+            return summary
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, config, output)
     if found.truth is None:

@@ -24,7 +24,7 @@ from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import RelevanceMap
 
 STAGE = "relevance"
@@ -55,9 +55,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
         make = functools.partial(context, config, output, clip if config.workers == 0 else None)
         artifact, summary = stage.fill(writer, shard_of_maps, make, config)
+        if artifact is None:
+            return summary
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, records, config, output)
     return summary

@@ -25,7 +25,7 @@ from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import Rle, from_json
 from ppt.shard import Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import PseudoLabel
 
 STAGE = "labels"
@@ -69,9 +69,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in masks.rows(key)] for key in masks.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
         make = functools.partial(context, config, output, decisions, weights)
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
+        if artifact is None:
+            return summary
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "labels.jsonl", json_lines(rows))
         ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))

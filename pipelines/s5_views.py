@@ -28,7 +28,7 @@ from ppt.prompting import agreement
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import DenseFeatures, PseudoLabel, Record, RelevanceMap
 
 STAGE = "views"
@@ -63,9 +63,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in labels.rows(key)] for key in labels.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
         make = functools.partial(context, config, output, clip if config.workers == 0 else None)
         artifact, summary = stage.fill(writer, shard_of_views, make, config)
+        if artifact is None:
+            return summary
         lowest = {row.pop("id"): min(row.values(), default=1.0) for row in artifact.rows()}
         seen = [row for row in labels.rows() if row["id"] in lowest]
         seen.sort(key=lambda row: (lowest[row["id"]], row["id"]))

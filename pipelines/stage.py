@@ -5,7 +5,7 @@ line.
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,15 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from ppt import rle
-from ppt.config import Config
+from ppt.config import Config, ConfigError
 from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import run_shards
+from ppt.manifest import Manifest
 from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
 from ppt.shard import Shard
-from ppt.store import Artifact, StaleArtifact, Writer
+from ppt.store import Artifact, StaleArtifact, Writer, begin, begin_share
 from ppt.types import Record
 
 C = TypeVar("C")
@@ -54,10 +55,25 @@ class Summary:
         return f"{told}; {self.note}" if self.note else told
 
 
+def begun(
+    config: Config, folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+) -> Writer:
+    """The writer of the artifact in `folder`, or of the share of it that the config says. Raises as `begin`,
+    and ConfigError where a share should begin afresh: others may be writing theirs.
+    """
+    if config.share is None:
+        return begin(folder, manifest, plan, fresh)
+    if fresh:
+        raise ConfigError(f"share: cannot begin afresh what others write, too; remove {folder} before")
+    return begin_share(folder, manifest, plan, config.share)
+
+
 def fill(
     writer: Writer, function: Callable[[C, Shard], object], make_context: Callable[[], C], config: Config
-) -> tuple[Artifact, Summary]:
-    """Run `function` on the writer's missing shards, close the artifact, and sum up."""
+) -> tuple[Artifact | None, Summary]:
+    """Run `function` on the writer's missing shards, close the artifact, and sum up; of a share alone there
+    is no artifact yet.
+    """
     missing, stage, workers = writer.missing, writer.manifest.stage, config.workers
     items = sum(len(shard.items) for shard in missing)
     if workers:
@@ -67,8 +83,20 @@ def fill(
         tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar,
     ):
         run_shards(function, missing, make_context, workers, lambda shard, _: bar.update(len(shard.items)))
+    if config.share is not None:
+        return None, _summary_of_share(writer, config.share)
     artifact = writer.finish()
     return artifact, summary(artifact, made=len(missing))
+
+
+def _summary_of_share(writer: Writer, share: tuple[int, int]) -> Summary:
+    markers = [done for shard in writer.shards if (done := shard.done()) is not None]
+    reasons = Counter(failure["error"] for done in markers for failure in done["failures"])
+    failed, made = sum(reasons.values()), len(writer.missing)
+    items = sum(len(done["items"]) for done in markers) - failed
+    note = f"share {share[0]} of {share[1]}; the same command without --shards closes the stage"
+    kept = len(writer.shards) - made
+    return Summary(writer.manifest.stage, items, failed, made, kept, dict(reasons), note)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from ppt.settings import (
     BenchmarkConfig,
@@ -47,6 +47,8 @@ class Config(Section):
     # what networks compute depend on it
     threads: Annotated[int, Field(ge=0)] = 0
     shard_size: Count = 32  # images per shard
+    # (3, 16): of a stage every 16th shard alone, from number 3 (from 0), while others make the rest
+    share: tuple[Annotated[int, Field(ge=0)], Count] | None = None
     # of what SAM makes of images, kept in DIR/embeddings for later stages; the folder may be deleted
     embeddings_gib: Annotated[float, Field(ge=0)] = 0.0
     with_segmenter: bool = False  # whether `ppt run` trains one on the labels
@@ -64,6 +66,13 @@ class Config(Section):
     predictions: PredictionsConfig = PredictionsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
+
+    @field_validator("share")
+    @classmethod
+    def _is_one_of_them(cls, share: tuple[int, int] | None) -> tuple[int, int] | None:
+        if share is not None and share[0] >= share[1]:
+            raise ValueError(f"counted from 0, the shares of {share[1]} end with {share[1] - 1}")
+        return share
 
     def sections(self, *names: str) -> dict[str, Any]:
         """The named sections as JSON for a manifest, less what names a file: files are known by content."""

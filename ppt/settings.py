@@ -106,6 +106,7 @@ class GeneratorConfig(Section):
     steps: Count = 800
     batch: Count = 16  # sentences whose images are searched in a step
     readings: Count = 128  # and sentences of mosaics that are read
+    accumulate: Count = 1  # batches, of both, whose gradients make a step
     rate: Annotated[float, Field(gt=0)] = 2e-3
     save_every: Count = 100
 

@@ -39,7 +39,9 @@ class Shard:
         tensors: Mapping[str, np.ndarray] | None = None,
         failures: Sequence[Failure] = (),
     ) -> None:
-        """Write rows (JSON objects) and/or tensors (name -> array), then the marker that makes them count."""
+        """Write rows (JSON objects) and/or tensors (name -> array), then the marker that makes them count.
+        Two processes may do so at once: they write the same bytes.
+        """
         payloads: dict[str, bytes] = {}
         if rows is not None:
             payloads[f"{self.key}.jsonl"] = json_lines(rows)
@@ -47,14 +49,14 @@ class Shard:
             arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
             payloads[f"{self.key}.safetensors"] = safetensors.save(arrays)
         for name, data in payloads.items():
-            write_atomic(self.folder / "shards" / name, data)
+            write_atomic(self.folder / "shards" / name, data, among_others=True)
         done = {
             "manifest": self.manifest,
             "items": list(self.items),
             "files": {name: identity(data) for name, data in payloads.items()},
             "failures": [asdict(failure) for failure in failures],
         }
-        write_atomic(self._marker, json_lines([done]))
+        write_atomic(self._marker, json_lines([done]), among_others=True)
 
     @property
     def _marker(self) -> Path:

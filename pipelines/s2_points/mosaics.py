@@ -37,7 +37,7 @@ from ppt.report import preview
 from ppt.rle import encode
 from ppt.seeding import generator
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
@@ -56,7 +56,9 @@ class Context:
 
 
 def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
-    """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask."""
+    """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask, or that
+    is a share of it.
+    """
     records = Artifact.open(output / "records")
     chosen = best(lessons, config.generator.pieces)
     if len(chosen) < 2:
@@ -74,9 +76,11 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamMo
     size = config.shard_size
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
     here = (clip, sam) if config.workers == 0 else None
-    with begin(output / STAGE / NAME, manifest, plan) as writer:
+    with stage.begun(config, output / STAGE / NAME, manifest, plan) as writer:
         make_context = functools.partial(_context, config, output, rows, here)
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
+        if artifact is None:
+            return None
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, _pieces(config, output, rows), config)
     return artifact

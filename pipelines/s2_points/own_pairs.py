@@ -30,7 +30,7 @@ from ppt.records import images
 from ppt.report import preview
 from ppt.rle import Rle
 from ppt.shard import Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap, Source
 
 STAGE = "points"
@@ -71,8 +71,10 @@ def make(
     prompter: Prompter,
     sam: SamModel,
     teacher: str,
-) -> Artifact:
-    """Make `folder` complete. teacher: sha256 of the generator's weights; "peak" for the first."""
+) -> Artifact | None:
+    """Make `folder` complete; None where that is a share of it. teacher: sha256 of the generator's weights;
+    "peak" for the first.
+    """
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
     asked = {} if prompter.generator is None else {"sets": config.points.sets}
     manifest = Manifest(
@@ -95,8 +97,10 @@ def make(
         ]
         for key in there
     }
-    with begin(folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
+    with stage.begun(config, folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
         artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
+        if artifact is None:
+            return None
     if not (folder / "preview.png").exists():
         _preview(artifact, records, config, output)
     return artifact
