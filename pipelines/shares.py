@@ -18,5 +18,5 @@ def setting(shards: str | None) -> list[str]:
         return []
     number, _, count = shards.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
-        raise ConfigError(f"--shards: expected a number from 0 and their count, as 3/16 (got {shards})")
+        raise ConfigError(f"--shards: expected a number from 0 and their count, as 3/16 (got {shards!r})")
     return [f"share=[{int(number)}, {int(count)}]"]

@@ -60,8 +60,8 @@ class Command:
 
 
 def script(config: Config, command: Command, tasks: int, gpus: int, fresh: bool = False) -> str:
-    """The script. gpus: of a training, and a process for each; other jobs that have a use for one get one, and
-    none where that is 0. Raises ConfigError for `fresh`: a job that is run again would remove what it had made.
+    """The script. gpus: of a training, and a process for each; other jobs that have a use for one get one,
+    and none where that is 0. Raises ConfigError for `fresh`: a job that is run again would begin afresh, too.
     """
     if fresh:
         raise ConfigError(f"--fresh: not with --slurm-array; remove {command.output} instead")

@@ -57,6 +57,8 @@ class Checkpoints:
         Where the last is damaged, it is set aside with a word on stderr, and the one before it is the last.
         Raises CheckpointError where all are damaged, or where one belongs to another training.
         """
+        for leftover in self.folder.glob("step_*.tmp"):  # of a save that was cut off
+            leftover.unlink()
         damaged: list[Path] = []
         for path in self._from_last():
             known = json_object(path.with_suffix(".json"))

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 NAME = ".lock"
 
 
-def whole(folder: Path, patience: float = 0) -> FileLock:
+def whole(folder: Path, patience: float = 0.0) -> FileLock:
     """The lock of all of it, held; waits for it up to `patience` seconds. Raises Timeout."""
     lock = FileLock(folder / NAME, timeout=patience)
     lock.acquire()

@@ -235,7 +235,7 @@ def _locked(folder: Path, begins_share: bool = False) -> BaseFileLock:
     _refuse_foreign(folder)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     try:
-        lock = locks.whole(folder, PATIENCE if begins_share else 0)
+        lock = locks.whole(folder, PATIENCE if begins_share else 0.0)
     except Timeout:
         raise BusyArtifact(
             f"{folder}: another run is writing here; wait for it, or choose another folder"
