@@ -21,13 +21,14 @@ HEIGHT, WIDTH = 480, 640
 
 @dataclass(frozen=True)
 class Costs:
-    """operations: by stage. cells: of an image's dense features; features: bytes of them that stage 1 keeps.
-    pictures: the images and the mirror images of them that SAM sees; looks: how often it sees one, in all
-    stages; embedding: bytes that it takes to keep what it saw of one; seeing:
-    operations of one look.
+    """operations: by stage; steps: of them, those of trainings, which workers do not share. cells: of an
+    image's dense features; features: bytes of them that stage 1 keeps. pictures: the images and the mirror
+    images of them that SAM sees; looks: how often it sees one, in all stages; embedding: bytes that it takes
+    to keep what it saw of one; seeing: operations of one look.
     """
 
     operations: dict[str, float]
+    steps: float
     cells: int
     features: int
     pictures: int
@@ -56,6 +57,7 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
             more = clip_cost(config.clip.model, config.clip.size, config.clip.max_long, again, HEIGHT, WIDTH)
             found["views"] += images * more.image
     pictures = looks = images
+    steps = 0.0
     if generated:
         how = config.generator
         teaching = [pair for pair in pairs if pair.split in how.splits]
@@ -70,12 +72,13 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
         side = how.mosaic_side
         mosaic = clip_cost(config.clip.model, config.clip.size, config.clip.max_long, reading, side, side)
         through = round(mosaics * how.through_sam)
-        step = _of_generator(config, clip.dimension, clip.cells)
+        taught = how.steps * (how.batch + how.readings) * _of_generator(config, clip.dimension, clip.cells)
+        steps += taught
         found["points"] = (
             (seen + through) * sam.embed
             + (asked + through * how.sets * how.points) * sam.prompt
             + mosaics * mosaic.image
-            + how.steps * (how.batch + how.readings) * step
+            + taught
         )
         looks += seen
         pictures += (views - 1) * len(alone | shown)
@@ -83,13 +86,13 @@ def count(config: Config, pairs: Sequence[Pair]) -> Costs:
         how = config.segmenter
         forward, both = _of_segmenter(config)
         found["segmenter"] = how.steps * how.accumulate * how.batch * both
+        steps += found["segmenter"]
         found["predictions"] = len(pairs) * forward
         if how.decoder == "point":
             looks += images
             found["predictions"] += images * sam.embed + len(pairs) * (how.things + CLICKS) * sam.prompt
-    return Costs(
-        found, clip.cells, 2 * clip.cells * clip.dimension, pictures, looks, 4 * sam.embedding, sam.embed
-    )
+    kept = 2 * clip.cells * clip.dimension, pictures, looks, 4 * sam.embedding
+    return Costs(found, steps, clip.cells, *kept, sam.embed)
 
 
 def _of_generator(config: Config, dimension: int, cells: int) -> float:

@@ -12,11 +12,16 @@ from ppt.backbones.weights import WeightsError
 from ppt.config import Config
 from ppt.durable import json_object
 from ppt.records import images, pairs, sources
+from ppt.times import spoken
 from ppt.types import Pair
 
 BYTES_PER_ROW = 300
 BYTES_PER_CANDIDATE = 600
 BYTES_PER_STEP = 200
+BYTES_PER_SHARD = 700
+"""In an index: the names, sizes and hashes of its files."""
+FAST = 1e9
+"""Bytes a second of a storage that many workers share."""
 LISTED = 3
 SETTINGS = {"points": "generator", "segmenter": "segmenter"}
 """The section of the config that says how a stage trains."""
@@ -39,7 +44,8 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     refused = len(chosen) - len(good)
     named = ", ".join(map(str, found.files)) or found.images
     yield f"pairs       {named}: {len(found.rows)} rows, {len(good)} to do, {refused} refused"
-    files = f"{len(names)} files, {_human(sum(size or 0 for size in sizes.values()))} to read"
+    to_read = sum(size or 0 for size in sizes.values())
+    files = f"{len(names)} files, {_human(to_read)} to read"
     yield f"images      {files}, {shards} shards of {config.shard_size} images"
     costs, rate = count(config, good), measured_rate(config.device)
     kept = _bytes(config, good, len(names), costs)
@@ -47,12 +53,16 @@ def describe(config: Config, output: Path) -> Iterator[str]:
         trained = stage in ("points", "segmenter")
         state = _trained(output / stage) if trained else _state(output / stage, shards)
         operations = costs.operations.get(stage, 0.0)
-        work = f", {_operations(operations)}, {_time(operations / rate)}" if operations else ""
+        work = f", {_operations(operations)}, {spoken(operations / rate)}" if operations else ""
         steps = f"{getattr(config, SETTINGS[stage]).steps} steps" if trained else f"{len(good)} items"
         yield f"{stage:<12}{steps}, about {_human(kept[stage])}{work}: {state}"
     told = "skipped: no truth given" if found.truth is None else f"against {len(found.truth)} true masks"
     yield f"evaluate    {told}"
     yield from _in_all(config, output, costs, rate, sum(kept.values()), len(names))
+    moved = to_read * _reads(config) + 2 * sum(kept.values())
+    alone = costs.steps / rate
+    shared = (sum(costs.operations.values()) - _spared(config, costs)) / rate - alone
+    yield from _on_many(good, shards, shared, alone, moved)
     yield from _missing(config, [name for name, size in sizes.items() if size is None])
 
 
@@ -81,12 +91,11 @@ def _in_all(
 ) -> Iterator[str]:
     again, size = costs.looks - costs.pictures, costs.pictures * costs.embedding
     room = config.embeddings_gib * 2**30
-    total, seeing = sum(costs.operations.values()), again * costs.seeing
-    spared = seeing * min(1.0, room / size) if again else 0.0
+    total, seeing, spared = sum(costs.operations.values()), again * costs.seeing, _spared(config, costs)
     whole = total - spared
     here = f"{rate / 1e9:,.0f} GFLOP/s, measured here just now ({config.device}, float32)"
     assumed = f"images of {HEIGHT} x {WIDTH} pixels"
-    yield f"in all      {_operations(whole)}: {_time(whole / rate)} at {here}; {assumed}"
+    yield f"in all      {_operations(whole)}: {spoken(whole / rate)} at {here}; {assumed}"
     folder = next(one for one in (output.resolve(), *output.resolve().parents) if one.exists())
     free = shutil.disk_usage(folder).free
     kept += min(size, room)
@@ -95,10 +104,39 @@ def _in_all(
     if again:
         mirrored = f" and {costs.pictures - images} mirror images" if costs.pictures > images else ""
         saved = spared or seeing
-        share = f"{saved / total:.0%}, {_time(saved / rate)}" if total else "nothing"
+        share = f"{saved / total:.0%}, {spoken(saved / rate)}" if total else "nothing"
         seen = f"{costs.looks} looks of SAM at {images} images{mirrored}"
         keeping = f"keeping {_human(min(size, room) if room else size)} of embeddings"
         yield f"cache       {seen}; {keeping} {'saves' if room else 'would save'} {share}"
+
+
+def _spared(config: Config, costs: Costs) -> float:
+    """Operations that keeping what SAM saw of images saves."""
+    again, size = costs.looks - costs.pictures, costs.pictures * costs.embedding
+    return again * costs.seeing * min(1.0, config.embeddings_gib * 2**30 / size) if again else 0.0
+
+
+def _reads(config: Config) -> int:
+    """How often a whole run reads an image."""
+    looked_at = bool({"mirrored", "smaller"} & set(config.views.ask))
+    generated = config.points.method == "generator"
+    return 3 + generated + looked_at + (2 if config.with_segmenter else 0)
+
+
+def _on_many(good: list[Pair], shards: int, shared: float, alone: float, moved: float) -> Iterator[str]:
+    """How far more workers help. shared, alone: seconds of what they share and of what they do not. moved:
+    bytes read and written by all of them.
+    """
+    if not good:
+        return
+    index = sum(len(pair.id) + 3 for pair in good) + shards * BYTES_PER_SHARD
+    most = f"{shards}, the most that have work, take {spoken(shared / shards + alone)}"
+    trained = f", {spoken(alone)} of it trainings' steps" if alone else ""
+    yield f"workers     1 takes {spoken(shared + alone)}{trained}; {most}"
+    files = f"{3 * shards} files and an index of {_human(index)} a stage"
+    yield f"shards      {spoken(shared / shards)} of one worker each; {files}"
+    feeds = f"storage of {_human(FAST)}/s feeds {FAST * shared / moved:,.0f}, more of them wait for it"
+    yield f"storage     a worker moves {_human(moved / shared)}/s: {feeds}"
 
 
 def _missing(config: Config, lost: list[str]) -> Iterator[str]:
@@ -128,13 +166,6 @@ def _operations(number: float) -> str:
         if number >= size:
             return f"{number / size:.1f} {unit}"
     return f"{number / 1e9:.0f} GFLOP"
-
-
-def _time(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _human(number: float) -> str:

@@ -104,12 +104,10 @@ def band(quality: float, keep: float, drop: float) -> Band:
     return "drop" if quality < drop else "review"
 
 
-def outcome(scores: Mapping[str, float] | None) -> Outcome:
-    """What the words were found to mean: one thing, several that fit them about as well, or nothing. scores:
-    `agreement` and `rival` of the label; None where it has no mask.
+def outcome(scores: Mapping[str, float]) -> Outcome:
+    """What the words of a label with a mask were found to mean: one thing, or several that fit them about as
+    well. scores: its `agreement` and `rival`.
     """
-    if scores is None:
-        return "nothing"
     return "several" if scores["rival"] >= RIVAL * max(scores["agreement"], 0.0) > 0 else "one"
 
 

@@ -30,10 +30,13 @@ def told(output: Path) -> dict[str, float]:
 
 
 def spoken(seconds: float) -> str:
-    """ "0.4 s", "31 s", "2 min 5 s", "3 h 20 min"."""
+    """ "0.4 s", "31 s", "2 min 5 s", "3 h 20 min", "5 days 7 h"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"

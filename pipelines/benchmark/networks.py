@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transform import PreprocessCfg
@@ -26,7 +25,7 @@ from torch import Tensor
 from pipelines.benchmark.segmenter import settings
 from pipelines.benchmark.turns import Seconds, in_turns, ratio
 from pipelines.s5_segmenter import design
-from ppt.backbones.clip import Clip, Reading, staged, untrained_clip
+from ppt.backbones.clip import Clip, Reading, own_side, staged, untrained_clip
 from ppt.backbones.clip_towers import STAGES
 from ppt.backbones.weights import resolve_device
 from ppt.config import Config
@@ -69,7 +68,7 @@ def networks(config: Config, output: Path) -> str:
 def _segmenters(config: Config, network: Any) -> tuple[Seconds, Seconds]:
     """Seconds for a batch: of sentences about an image each, and about one image."""
     many, side, towers = config.benchmark.batch, config.segmenter.size, staged(network)
-    tokens = _tokenized(network, many)
+    tokens = _clip(config, network).tokens([*islice(cycle(SENTENCES), many)])
     pixels = torch.randn(many, 3, side, side, device=tokens.device)
     one = torch.zeros(many, dtype=torch.long, device=tokens.device)
 
@@ -93,15 +92,13 @@ def _segmenters(config: Config, network: Any) -> tuple[Seconds, Seconds]:
 
 def _relevance(config: Config, network: Any) -> Seconds:
     """Seconds for the map of a further sentence about an image."""
-    visual, size = network.visual, config.clip.size
-    own = visual.image_size if isinstance(visual.image_size, int) else min(visual.image_size)
-    short, reading = size or own, Reading(config.relevance.method)
-    made = (network, PreprocessCfg(size=own), short, 4 * short, "0" * 64, {})
-    ours, surgery = Clip(*made, reading), Clip(*made, Reading("surgery"))
+    own = own_side(network.visual)
+    ours = _clip(config, network, Reading(config.relevance.method))
+    surgery = _clip(config, network, Reading("surgery"))
     photo = np.random.default_rng(config.seed).integers(0, 256, (*PHOTO, 3), dtype=np.uint8)
     square = torch.randn(1, 3, own, own, device=resolve_device(config.device))
     known, [empty] = ours.encode_image(photo), ours.encode_texts([""])[0]
-    tokens, numbers = _tokenized(network, 1), count()
+    tokens, numbers = ours.tokens([SENTENCES[0]]), count()
 
     def read() -> None:
         text = f"{SENTENCES[1]} {next(numbers)}"  # another each time: one that was read is remembered
@@ -151,9 +148,11 @@ def grad_cam(network: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
     return (values * slope.mean((2, 3), keepdim=True)).sum(1)[0].clamp(min=0)
 
 
-def _tokenized(network: Any, many: int) -> Tensor:
-    tokenizer = open_clip.SimpleTokenizer(context_length=int(network.context_length))
-    return tokenizer([*islice(cycle(SENTENCES), many)]).to(next(network.parameters()).device)
+def _clip(config: Config, network: Any, reading: Reading | None = None) -> Clip:
+    """The network at the config's size, as `load_clip` would have it, but without weights."""
+    own = own_side(network.visual)
+    short = config.clip.size or own
+    return Clip(network, PreprocessCfg(size=own), short, 4 * short, "0" * 64, {}, reading)
 
 
 def _done(made: Tensor) -> None:

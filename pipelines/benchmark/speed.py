@@ -40,7 +40,7 @@ from ppt.backbones.clip import Clip, Reading
 from ppt.backbones.cost import clip_cost, measured_rate, sam_cost
 from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.sam import SamModel, untrained_sam
-from ppt.backbones.sam_attention import as_published, in_pieces
+from ppt.backbones.sam_attention import as_published, for_processor
 from ppt.config import Config
 from ppt.durable import json_lines, write_atomic
 from ppt.points.from_maps import peak_points
@@ -146,8 +146,8 @@ def _jobs(config: Config, folder: Path) -> list[Job]:
 def _race_of_sam(name: str, network: Sam, jobs: Sequence[Job], folder: Path, config: Config) -> Race:
     """SAM's part alone: images and points in, coded masks on the disk out."""
     published = copy.deepcopy(network)
-    as_published(published.image_encoder)
-    in_pieces(network.image_encoder)
+    as_published(published)
+    for_processor(network)
 
     def ours(kept: KeptEmbeddings | None = None, bfloat16: bool = False) -> Contestant:
         sam = SamModel(network, config.sam.prompt_batch, "0" * 64, {}, kept, bfloat16)
@@ -191,7 +191,7 @@ def _race_of_all(jobs: Sequence[Job], folder: Path, config: Config, clock: dict[
 
     def one_by_one(at: Path) -> list[Rle | None]:
         network = open_sam_door(config).network
-        as_published(network.image_encoder)
+        as_published(network)
         redundancy = config.relevance.redundancy
         return naive.labelled(network, open_clip_door(config), jobs, at, redundancy, rules(config))
 

@@ -222,10 +222,9 @@ def load_clip(
     for name in _OPENAIS_NOTES:
         state.pop(name, None)
     checkpoints.fit(network, state, path, device)
-    own_size: Any = network.visual.image_size
     settings = {key: preprocess_settings[key] for key in _PREPROCESS_KEYS if key in preprocess_settings}
-    preprocess = PreprocessCfg(**{"size": own_size, **settings})
-    short = size if size is not None else min(own_size) if isinstance(own_size, tuple) else own_size
+    preprocess = PreprocessCfg(**{"size": network.visual.image_size, **settings})
+    short = size if size is not None else own_side(network.visual)
     long = max_long if max_long is not None else _LONG_OVER_SHORT * short
     stride = grid_stride(network.visual)
     if not stride <= short <= long:
@@ -296,6 +295,12 @@ def _named_architecture(model: str) -> dict[str, Any]:
             "use a plain ViT or ResNet CLIP"
         )
     return config
+
+
+def own_side(visual: Any) -> int:
+    """The short side, in pixels, of the images that an image tower was made for."""
+    size: int | tuple[int, int] = visual.image_size
+    return size if isinstance(size, int) else min(size)
 
 
 def grid_stride(visual: Any) -> int:

@@ -33,7 +33,7 @@ from ppt.backbones.image import checked_rgb
 from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.mobile_sam import build_mobile_sam
 from ppt.backbones.published import official_sam
-from ppt.backbones.sam_attention import in_pieces
+from ppt.backbones.sam_attention import for_processor
 from ppt.backbones.sam_encoder import CELL, ConvEncoder
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
@@ -249,7 +249,7 @@ def load_sam(
     with torch.random.fork_rng(devices=[]):
         network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
-    in_pieces(network.image_encoder)
+    for_processor(network)
     return SamModel(network, prompt_batch, sha256, recipe, kept, bfloat16)
 
 

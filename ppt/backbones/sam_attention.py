@@ -1,18 +1,27 @@
-"""The attention of SAM's image encoder, made in pieces that stay in a processor's cache.
+"""SAM's attentions as a processor likes them.
 
-SAM's own adds its positions to a matrix of all queries by all keys, 0.8 GB for the 64 x 64 cells of a ViT-B,
-which then goes through memory five times. Here the same operations run on some of its rows at a time. At the
-sizes of SAM's models the bits are the same; where a matrix product rounds otherwise for few rows, as those
-of very few cells may, they are not.
+*In pieces* that stay in its cache, those of the image encoder. SAM's own adds its positions to a matrix of
+all queries by all keys, 0.8 GB for the 64 x 64 cells of a ViT-B, which then goes through memory five times.
+Here the same operations run on some of its rows at a time. At the sizes of SAM's models the bits are the
+same; where a matrix product rounds otherwise for few rows, as those of very few cells may, they are not.
+
+*Cells last*, those of the mask decoder from thousands of cells to a few tokens. Over rows of less than 16
+numbers torch's softmax is some twenty times slower than over columns. The same sums in another order: what
+comes out differs by some 1e-6.
 """
+
+import math
 
 import torch
 from jaxtyping import Float
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
+from segment_anything.modeling.transformer import Attention as TokenAttention
 from torch import Tensor, nn
 
 PIECE = 2**20
 """Numbers of that matrix at a time."""
+FEW = 16
+"""Numbers in a row below which torch's softmax takes them one by one."""
 
 
 class PiecewiseAttention(Attention):
@@ -49,15 +58,36 @@ class PiecewiseAttention(Attention):
         return rel_h, torch.einsum("bhwc,wkc->bhwk", cells, get_rel_pos(w, w, self.rel_pos_w))
 
 
+class CellsLastAttention(TokenAttention):
+    """The decoder's `Attention`, whose parameters it shares, with few tokens in columns of many cells."""
+
+    def forward(
+        self, q: Float[Tensor, "b n c"], k: Float[Tensor, "b m c"], v: Float[Tensor, "b m c"]
+    ) -> Float[Tensor, "b n c"]:
+        """As `Attention.forward`."""
+        if k.shape[1] >= FEW:
+            return super().forward(q, k, v)
+        queries, keys, values = (
+            self._separate_heads(project(x), self.num_heads)
+            for project, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
+        )
+        attention = keys @ queries.transpose(-2, -1) / math.sqrt(queries.shape[-1])
+        return self.out_proj(self._recombine_heads(attention.softmax(-2).transpose(-2, -1) @ values))
+
+
+_OURS = {Attention: PiecewiseAttention, TokenAttention: CellsLastAttention}
+
+
+def for_processor(network: nn.Module) -> None:
+    """Let every attention of SAM under `network` that is on a processor work so from now on."""
+    for module in network.modules():
+        if type(module) in _OURS and next(module.parameters()).device.type == "cpu":
+            module.__class__ = _OURS[type(module)]
+
+
 def as_published(network: nn.Module) -> None:
-    """Undo `in_pieces`."""
+    """Undo `for_processor`."""
+    theirs = {ours: published for published, ours in _OURS.items()}
     for module in network.modules():
-        if type(module) is PiecewiseAttention:
-            module.__class__ = Attention  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def in_pieces(network: nn.Module) -> None:
-    """Let every attention of SAM's ViT under `network` that is on a processor work in pieces from now on."""
-    for module in network.modules():
-        if type(module) is Attention and module.qkv.weight.device.type == "cpu":
-            module.__class__ = PiecewiseAttention
+        if type(module) in theirs:
+            module.__class__ = theirs[type(module)]

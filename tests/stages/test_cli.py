@@ -173,6 +173,18 @@ def test_a_dry_run_tells_of_the_segmenter_where_one_is_trained(command, whole):
     assert "segmenter" not in command(*whole, "--dry-run").out
 
 
+def test_a_dry_run_tells_how_far_more_workers_help(command, whole):
+    said = command(*whole, "--dry-run", "--set", "shard_size=2").out
+    for line in (
+        r"workers +1 takes [\d.]+ s; 3, the most that have work, take [\d.]+ s",
+        r"shards +[\d.]+ s of one worker each; 9 files and an index of \d KB a stage",
+        r"storage +a worker moves \d+ KB/s: storage of 1 GB/s feeds [\d,]+, more of them wait for it",
+    ):
+        assert re.search(f"^{line}$", said, re.MULTILINE), line
+    trained = command(*whole, "--dry-run", "--set", "with_segmenter=true").out
+    assert re.search(r"^workers +1 takes .*, .+ of it trainings' steps; 1, the", trained, re.MULTILINE)
+
+
 def test_a_dry_run_names_the_weights_that_are_missing(command, whole):
     said = command(*whole, "--dry-run", "--set", "sam.model=vit_b")
     assert "missing     weights of sam vit_b: " in said.out

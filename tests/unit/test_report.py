@@ -406,6 +406,7 @@ def test_how_long_the_stages_took_is_told(own):
         (60.0, "1 min 0 s"),
         (125.4, "2 min 5 s"),
         (12000.0, "3 h 20 min"),
+        (460_000.0, "5 days 7 h"),
     ],
 )
 def test_times_are_spoken(seconds, said):
