@@ -16,7 +16,7 @@ import typer
 from pipelines import exits, export_command, report_command, review, weights
 from pipelines.exits import leave
 from pipelines.shipped import config_path
-from ppt import __version__
+from ppt import __version__, ray_actors
 from ppt.config import Config, ConfigError, load_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -39,6 +39,8 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
+Engine = Annotated[str | None, typer.Option(help="Who does the shards: local, or ray.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: host:port, or auto.")]
 Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
 Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
 
@@ -64,10 +66,13 @@ def run(
         bool, typer.Option("--drop-leaks", help="Do not teach about images that are evaluated on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    engine: Engine = None,
+    address: Address = None,
     fresh: Fresh = False,
 ) -> None:
     """All stages in order on your pairs, then the report."""
-    asked = [*overrides, "records.drop_leaks=true"] if drop_leaks else overrides
+    asked = [*overrides, *_done_by(engine, address)]
+    asked += ["records.drop_leaks=true"] if drop_leaks else []
     settings = _config(config, asked, pairs, truth, limit)
     if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
@@ -89,11 +94,14 @@ def _stage_command(name: str, help: str) -> None:
         overrides: Overrides = [],  # noqa: B006 -- typer copies it
         pairs: Pairs = None,
         truth: Truth = None,
+        engine: Engine = None,
+        address: Address = None,
         fresh: Fresh = False,
     ) -> None:
         from pipelines.run import STAGES
 
-        summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
+        asked = [*overrides, *_done_by(engine, address)]
+        summary = STAGES[name](_config(config, asked, pairs, truth, None), output, fresh)
         typer.echo(summary.line())
         leave(summary.skipped, summary.items)
 
@@ -121,12 +129,14 @@ def labels(
     ] = None,
     pairs: Pairs = None,
     truth: Truth = None,
+    engine: Engine = None,
+    address: Address = None,
     fresh: Fresh = False,
 ) -> None:
     """Stage 4: pseudo-labels with weight, scores and reasons."""
     from pipelines import s4_labels
 
-    settings = _config(config, overrides, pairs, truth, None)
+    settings = _config(config, [*overrides, *_done_by(engine, address)], pairs, truth, None)
     changed = [s4_labels.take_review(review, output)] if review else []
     changed += [s4_labels.take_quality(believe, output)] if believe else []
     summary = s4_labels.run(settings, output, fresh or any(changed))
@@ -291,7 +301,16 @@ def _config(
             resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(f"device: {error}") from None
+    if config.engine == "ray":
+        ray_actors.connect(config.ray)  # likewise
     return config
+
+
+def _done_by(engine: str | None, address: str | None) -> list[str]:
+    """Settings for the options; an address is one of Ray's."""
+    chosen = engine or (address and "ray")
+    given = {"engine": chosen, "ray.address": address}
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
 
 
 def _walk(config: Config, output: Path, fresh: bool) -> int:

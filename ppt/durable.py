@@ -11,9 +11,12 @@ from typing import Any
 from ppt.config import canonical_json
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, finds either all of it or what was there before."""
-    temporary = path.with_name(f"{path.name}.tmp")
+def write_atomic(path: Path, data: bytes, writer: str = "") -> None:
+    """Write a file so that a reader, or a crash, finds either all of it or what was there before.
+
+    writer: a name of one's own, where others may be writing the same file at the same time.
+    """
+    temporary = path.with_name(f"{path.name}.{writer}.tmp" if writer else f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

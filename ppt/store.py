@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from ppt import attempts
 from ppt.config import fingerprint
 from ppt.durable import (
     ensure,
@@ -84,6 +85,9 @@ class Writer:
             )
         for name, data in _closing(self.manifest, self.shards).items():
             ensure(self.folder / name, data)
+        for leftover in self.folder.glob("shards/*.tmp"):  # of workers that died
+            leftover.unlink(missing_ok=True)
+        attempts.forget(self.folder)
         return Artifact.open(self.folder)
 
 
@@ -241,6 +245,7 @@ def _clear(folder: Path) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
+    attempts.forget(folder)
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
     joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]
