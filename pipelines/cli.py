@@ -214,7 +214,7 @@ app.command()(export_command.export)
 @app.command()
 def benchmark(
     what: Annotated[
-        str, typer.Argument(metavar="points|segmenter|speed|train|networks", help="What to compare.")
+        str, typer.Argument(metavar="points|segmenter|speed|train|networks|engine", help="What to compare.")
     ],
     config: ConfigFile,
     output: Output = Path("outputs/benchmark"),
@@ -223,8 +223,9 @@ def benchmark(
     truth: Truth = DEMO_DATA / "truth.jsonl",
 ) -> None:
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
-    steps of training take, and networks. On the demo's data unless told else.
+    steps of training take, networks, and engines. On the demo's data unless told else.
     """
+    from pipelines.benchmark.engine import engine
     from pipelines.benchmark.networks import networks
     from pipelines.benchmark.points import points
     from pipelines.benchmark.segmenter import segmenter
@@ -232,7 +233,8 @@ def benchmark(
     from pipelines.benchmark.train import train
 
     comparisons = {
-        "points": points, "segmenter": segmenter, "speed": speed, "train": train, "networks": networks
+        "points": points, "segmenter": segmenter, "speed": speed, "train": train, "networks": networks,
+        "engine": engine,
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")

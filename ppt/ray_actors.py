@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -43,6 +44,7 @@ def connect(settings: RayConfig) -> None:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             here = settings.address == LOCAL
             try:
+                _must_answer(settings.address)
                 ray.init(
                     settings.address,
                     object_store_memory=_STORE if here else None,
@@ -50,7 +52,7 @@ def connect(settings: RayConfig) -> None:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 raise ConfigError(f"ray.address: {settings.address}: no cluster answers ({error})") from None
     if _capacity(settings) == 0:
         raise ConfigError(
@@ -129,6 +131,13 @@ class _Work:
         if not self._contexts:
             self._contexts.append(self._make_context())
         return self._function(self._contexts[0], shard)
+
+
+def _must_answer(address: str) -> None:
+    """Raises OSError where nobody listens there; Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _share(settings: RayConfig) -> dict[str, Any]:

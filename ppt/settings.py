@@ -262,3 +262,7 @@ class BenchmarkConfig(Section):
     untrained: tuple[Literal["vit_b", "vit_l", "vit_h", "mobile_sam"], ...] = ()  # SAMs raced without weights
     batch: Count = 8  # sentences that networks read at once
     steps: Count = 20  # of each training that is timed
+    # of engine:
+    shards: Annotated[int, Field(ge=4)] = 20
+    shard_seconds: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 1.0)  # that a shard sleeps
+    pairs: Count = 1_000_000  # that are planned

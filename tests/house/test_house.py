@@ -144,6 +144,13 @@ def test_the_doors_are_where_we_think_they_are():
     assert {"ppt/backbones/clip.py", "ppt/backbones/sam.py"} <= {name(path) for path in inside}
 
 
+def test_one_module_knows_ray_and_only_when_it_is_asked():
+    knowing = {path for path in SOURCES if "ray" in imported(ast.parse(path.read_text()))}
+    assert {name(path) for path in knowing} == {"ppt/ray_actors.py"}
+    top = ast.parse(*(path.read_text() for path in knowing)).body
+    assert "ray" not in imported(ast.Module(body=[n for n in top if not hasattr(n, "body")], type_ignores=[]))
+
+
 def test_no_module_is_a_drawer_for_odds_and_ends():
     assert not {path.stem for path in SOURCES} & {"utils", "util", "common", "helpers", "misc"}
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from pipelines import stage
 from ppt import attempts
 from ppt.attempts import attempted
 from ppt.config import Config
+from ppt.engine import run_shards
 from ppt.manifest import Manifest
+from ppt.pool import Pool
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact, Writer, begin
 
@@ -73,6 +76,27 @@ def test_items_that_kill_their_workers_are_lost_and_nothing_else(
     monkeypatch.setenv("PPT_TESTS_ITEMS", json.dumps(dict.fromkeys(("item1", "item2", "item6"), "is bad")))
     filled(tmp_path / "skipped", Config())
     assert snapshot(tmp_path / "killed") == snapshot(tmp_path / "skipped"), "the same bytes as if skipped"
+
+
+def test_two_crews_that_race_on_one_plan_make_the_same_bytes(tmp_path: Path):
+    def race() -> None:
+        run_shards(write_shard, writer.missing, no_context, Pool(1))
+
+    with begin(tmp_path / "raced", MANIFEST, PLAN) as writer, ThreadPoolExecutor() as threads:
+        for racer in [threads.submit(race), threads.submit(race)]:
+            racer.result()
+        writer.finish()
+    filled(tmp_path / "alone", Config())
+    assert snapshot(tmp_path / "raced") == snapshot(tmp_path / "alone")
+
+
+def test_many_writers_of_one_shard_leave_it_whole(writer: Writer):
+    shard = writer.shards[0]
+    with ThreadPoolExecutor(8) as threads:
+        for written in [threads.submit(write_shard, None, shard) for _ in range(64)]:
+            written.result()
+    assert shard.is_whole()
+    assert not [*shard.folder.glob("shards/*.tmp")]
 
 
 def test_an_item_that_hangs_is_ended_and_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
