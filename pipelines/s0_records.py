@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipelines import stage
+from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
@@ -128,8 +129,8 @@ def shard_of_records(context: Context, shard: Shard) -> None:
             failures.append(Failure(STAGE, item, row.error, row.message))
         else:
             by_content.setdefault(plan.content(row.pair.image, context.contents), []).append(row)
-    for group in by_content.values():
-        found = [row.pair for row in group if row.pair is not None]
+    groups = ([row.pair for row in group if row.pair is not None] for group in by_content.values())
+    for found in attempted(shard, STAGE, groups, lambda group: [pair.id for pair in group], failures):
         image = found[0].image
         try:
             loaded = images.load(context.root, image, context.policy, context.contents[image])

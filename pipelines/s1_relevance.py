@@ -56,7 +56,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
     with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, clip if config.workers == 0 else None)
+        make = functools.partial(context, config, output, clip if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_maps, make, config)
         if artifact is None:
             return summary
@@ -77,7 +77,8 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
     tensors: dict[str, np.ndarray] = {}
     rows, failures = [], []
     empty = context.clip.encode_texts([""])[0][0]
-    for sha256, records in stage.by_content(context.records, shard.key).items():
+    groups = stage.by_content(context.records, shard.key)
+    for sha256, records in stage.attempted(shard, STAGE, failures, groups):
         try:
             loaded = images.load(context.root, records[0].pair.image, context.policy, sha256)
         except images.ImageError as error:

@@ -49,7 +49,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     plan = {key: [row["id"] for row in relevance.rows(key)] for key in relevance.keys}
     with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, sam if config.workers == 0 else None)
+        make = functools.partial(context, config, output, sam if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_masks, make, config)
         if artifact is None:
             return summary
@@ -70,9 +70,8 @@ def shard_of_masks(context: Asking, shard: Shard) -> None:
     """Write one shard: each image embedded once, all its sentences prompted together."""
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for answered, failed in context.answers(STAGE, shard.key):
+    for answered in context.answers(STAGE, shard, failures):
         rows += [_row(*case) for case in answered]
-        failures += failed
     shard.write(rows, None, failures)
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 
 from pipelines import stage
 from ppt import labels
+from ppt.attempts import attempted
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
 from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import Rle, from_json
-from ppt.shard import Shard
+from ppt.shard import Failure, Shard
 from ppt.store import Artifact
 from ppt.types import PseudoLabel
 
@@ -148,7 +149,8 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
     """
     config, masks = context.config, context.masks
     by_image: dict[str, list[PseudoLabel]] = {}
-    for row in masks.rows(shard.key):
+    failures: list[Failure] = []
+    for row in attempted(shard, STAGE, masks.rows(shard.key), lambda row: [row["id"]], failures):
         offered = [(from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]]
         mask, own = (None, {}) if row["chosen"] is None else offered[row["chosen"]]
         scores = {name: row[name] for name in ("peak", "sure")} | own
@@ -170,4 +172,4 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
         for made in group:
             row = made.to_json()
             rows.append({**row, "reasons": [*row["reasons"], *clashes.get(made.id, ())]})
-    shard.write(rows)
+    shard.write(rows, None, failures)

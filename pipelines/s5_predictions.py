@@ -54,7 +54,7 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
     with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, folder, reader if config.workers == 0 else None)
+        make = functools.partial(context, config, output, folder, reader if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
         if artifact is None:
             return summary
@@ -77,7 +77,8 @@ def shard_of_predictions(context: Context, shard: Shard) -> None:
     """Write one shard: every image read once, all its sentences asked."""
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for sha256, records in stage.by_content(context.records, shard.key).items():
+    groups = stage.by_content(context.records, shard.key)
+    for sha256, records in stage.attempted(shard, STAGE, failures, groups):
         try:
             pixels = images.load(context.root, records[0].pair.image, context.policy, sha256).pixels
         except images.ImageError as error:

@@ -64,7 +64,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     plan = {key: [row["id"] for row in labels.rows(key)] for key in labels.keys}
     with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, clip if config.workers == 0 else None)
+        make = functools.partial(context, config, output, clip if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_views, make, config)
         if artifact is None:
             return summary
@@ -97,10 +97,12 @@ def shard_of_views(context: Context, shard: Shard) -> None:
     features = context.relevance.tensors(shard.key)
     found: dict[str, dict[str, Any]] = {id: {"id": id} for id in labels}
     failures: list[Failure] = []
-    for sha256, records in stage.by_content(context.records, shard.key).items():
-        asked = [r for r in records if r.pair.id in labels and labels[r.pair.id].segmentation]
+    groups = stage.by_content(
+        context.records, shard.key, lambda r: r.pair.id in labels and bool(labels[r.pair.id].segmentation)
+    )
+    for sha256, asked in stage.attempted(shard, STAGE, failures, groups):
         try:
-            for id, values in _seen(context, features[f"dense/{sha256}"], asked, labels) if asked else ():
+            for id, values in _seen(context, features[f"dense/{sha256}"], asked, labels):
                 found[id] |= values
         except images.ImageError as error:
             failures += [Failure(STAGE, r.pair.id, error.error, error.message) for r in asked]

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 from ppt.config import canonical_json
 
 
-def write_atomic(path: Path, data: bytes, among_others: bool = False) -> None:
+def write_atomic(path: Path, data: bytes, writer: str = "") -> None:
     """Write a file so that a reader, or a crash, finds either all of it or what was there before.
 
-    among_others: another process may write the same bytes to it at once, here or on another machine.
+    writer: a name of one's own, where others may be writing the same file at the same time.
     """
-    writer = f".{socket.gethostname()}-{os.getpid()}" if among_others else ""
-    temporary = path.with_name(f"{path.name}{writer}.tmp")
+    temporary = path.with_name(f"{path.name}.{writer}.tmp" if writer else f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 Told = TypeVar("Told")
@@ -95,7 +96,7 @@ def joined(device: str = "cpu") -> Iterator[Peers]:
         backend = "cpu:gloo,cuda:nccl"  # by where a tensor is: models may stay on the CPU
     store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
     # Processes that torchrun begins again must not meet the addresses that those before them left.
-    own = dist.PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    own = PrefixStore(f"attempt_{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         with _within() as peers:

@@ -25,7 +25,7 @@ from filelock import BaseFileLock, Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from ppt import locks
+from ppt import attempts, locks
 from ppt.config import fingerprint
 from ppt.durable import (
     ensure,
@@ -41,8 +41,7 @@ from ppt.shard import Failure, Shard
 
 _OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
 _BEFORE_MANIFEST = {locks.NAME, "manifest.json.tmp"}
-PATIENCE = 60.0
-"""Seconds that whoever begins a share waits for others that begin theirs."""
+PATIENCE = 60.0  # seconds that whoever begins a share waits for others that begin theirs
 _KEY = re.compile(r"\d{5,}")
 
 
@@ -88,6 +87,9 @@ class Writer:
             )
         for name, data in _closing(self.manifest, self.shards).items():
             ensure(self.folder / name, data)
+        for leftover in self.folder.glob("shards/*.tmp"):  # of workers that died
+            leftover.unlink(missing_ok=True)
+        attempts.forget(self.folder)
         return Artifact.open(self.folder)
 
 
@@ -237,9 +239,8 @@ def _locked(folder: Path, begins_share: bool = False) -> BaseFileLock:
     try:
         lock = locks.whole(folder, PATIENCE if begins_share else 0.0)
     except Timeout:
-        raise BusyArtifact(
-            f"{folder}: another run is writing here; wait for it, or choose another folder"
-        ) from None
+        said = "another run is writing here; wait for it, or choose another folder"
+        raise BusyArtifact(f"{folder}: {said}") from None
     sharers = [] if begins_share else locks.sharers(folder)
     if sharers:
         lock.release()
@@ -292,6 +293,7 @@ def _clear(folder: Path) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
+    attempts.forget(folder)
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
     joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]
