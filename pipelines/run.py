@@ -21,7 +21,7 @@ from pipelines import (
 )
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
-from pipelines.together import begun_again, by_the_first, peers_of, shared_out
+from pipelines.together import begun_again, by_the_first, on_ray, peers_of, shared_out
 from ppt import times
 from ppt.config import Config, ConfigError
 from ppt.records import sources
@@ -62,7 +62,9 @@ def _stage(name: str) -> Stage:
             )
         fresh = fresh and not begun_again()
         began = time.monotonic()
-        if name in TRAININGS or config.share is not None:
+        if name in TRAININGS and config.engine == "ray":
+            done = on_ray(name, own, config, output, fresh)
+        elif name in TRAININGS or config.share is not None:
             done = own(config, output, fresh)
         elif name in SHARED:
             done = shared_out(name, own, config, output, fresh)

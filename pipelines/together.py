@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipelines import stage
+from ppt import ray_training
 from ppt.backbones.weights import resolve_device
 from ppt.config import Config, ConfigError
 from ppt.manifest import Manifest
@@ -42,6 +43,25 @@ def peers_of(config: Config) -> Iterator[Peers]:
         if str(error).startswith("device: "):
             raise ConfigError(str(error)) from None
         raise
+
+
+def on_ray(
+    name: str, run: Callable[[Config, Path, bool], stage.Summary], config: Config, output: Path, fresh: bool
+) -> stage.Summary:
+    """A training, DIR/<name>, in workers of the Ray cluster that the config names."""
+    folder = output / name
+    if fresh and folder.exists():  # here and once, whatever happens to the workers
+        clear(folder)
+        shutil.rmtree(folder / "training", ignore_errors=True)
+    complete = (folder / "index.json").exists()
+    alone = config.model_copy(update={"engine": "local", "workers": 0})
+    ray_training.train_together(config.ray, _of_ray, {"run": run, "config": alone, "output": output}, output)
+    return stage.summary(Artifact.open(folder), made=0 if complete else 1)
+
+
+def _of_ray(given: dict[str, Any]) -> None:
+    """What a worker does."""
+    given["run"](given["config"], given["output"], False)
 
 
 def begun_again() -> bool:

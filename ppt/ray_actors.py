@@ -1,4 +1,5 @@
-"""Workers that are actors of a Ray cluster, which may be started here. No other module imports ray.
+"""Workers that are actors of a Ray cluster, which may be started here. No module but this and
+`ray_training` imports ray.
 
 Each actor has its share of the cluster: some cores, GPUs, memory. Nodes need this version of ppt, the images
 and the weights under the same paths, and the output's folder on a disk that all share. Ray's telemetry is
