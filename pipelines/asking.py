@@ -12,7 +12,7 @@ from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
 from ppt.prompting import Answer, Rules, ask
 from ppt.records import images
-from ppt.shard import Failure
+from ppt.shard import Failure, Shard
 from ppt.store import Artifact
 from ppt.types import DenseFeatures, Record, RelevanceMap
 
@@ -30,14 +30,20 @@ class Asking:
     rules: Rules
 
     def answers(
-        self, stage_name: str, key: str, wanted: Callable[[Record], bool] = lambda _: True
-    ) -> Iterator[tuple[list[tuple[Record, Example, Answer]], list[Failure]]]:
-        """For each image of the shard, what came of its wanted sentences, or why nothing did."""
-        tensors = self.relevance.tensors(key)
-        for sha256, records in stage.by_content(self.records, key).items():
-            asked = [r for r in records if f"map/{r.pair.id}" in tensors and wanted(r)]
-            if not asked:
-                continue
+        self,
+        stage_name: str,
+        shard: Shard,
+        failures: list[Failure],
+        wanted: Callable[[Record], bool] = lambda _: True,
+    ) -> Iterator[list[tuple[Record, Example, Answer]]]:
+        """For each image of the shard, what came of its wanted sentences; where nothing did, `failures` gets
+        the reason.
+        """
+        tensors = self.relevance.tensors(shard.key)
+        groups = stage.by_content(
+            self.records, shard.key, lambda record: f"map/{record.pair.id}" in tensors and wanted(record)
+        )
+        for sha256, asked in stage.attempted(shard, stage_name, failures, groups):
             examples = [example(tensors, record) for record in asked]
             image = asked[0].pair.image
             try:
@@ -53,15 +59,15 @@ class Asking:
                         self.prompter.look(examples),
                     )
             except images.ImageError as error:
-                yield [], [Failure(stage_name, r.pair.id, error.error, error.message) for r in asked]
+                failures += [Failure(stage_name, r.pair.id, error.error, error.message) for r in asked]
                 continue
             except MemoryError as error:
-                yield [], stage.out_of_memory(stage_name, asked, error)
+                failures += stage.out_of_memory(stage_name, asked, error)
                 continue
             except (FloatingPointError, ValueError) as error:  # masks or scores that are not finite
-                yield [], [Failure(stage_name, r.pair.id, "bad_masks", f"{image}: {error}") for r in asked]
+                failures += [Failure(stage_name, r.pair.id, "bad_masks", f"{image}: {error}") for r in asked]
                 continue
-            yield list(zip(asked, examples, found, strict=True)), []
+            yield list(zip(asked, examples, found, strict=True))
 
 
 def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | None = None) -> Asking:

@@ -13,10 +13,22 @@ from typing import Annotated
 
 import typer
 
-from pipelines import exits, export_command, report_command, review, weights
-from pipelines.exits import leave
+from pipelines import exits, export_command, predict_command, report_command, review, weights
+from pipelines.exits import leave, say, speaks
+from pipelines.options import (
+    Address,
+    ConfigFile,
+    Engine,
+    Fresh,
+    Output,
+    Overrides,
+    Pairs,
+    Shards,
+    Truth,
+    division,
+)
 from pipelines.shipped import config_path
-from ppt import __version__
+from ppt import __version__, ray_actors
 from ppt.config import Config, ConfigError, load_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -28,27 +40,14 @@ app.add_typer(data, name="data")
 
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 
-ConfigFile = Annotated[
-    str,
-    typer.Argument(
-        metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one; several, the last first: A+B."
-    ),
-]
-Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
-]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
-Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
-Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
-
 
 @app.command()
 def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
     """Embedded weights and data through every stage that exists, then the report."""
     config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
     skipped = _walk(config, output, fresh)
-    report_command.leave_report(output)
+    if speaks():
+        report_command.leave_report(output)
     leave(skipped)
 
 
@@ -64,10 +63,18 @@ def run(
         bool, typer.Option("--drop-leaks", help="Do not teach about images that are evaluated on.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    slurm_array: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Print a bash script that has SLURM do it, N tasks a stage."),
+    ] = None,
+    slurm_gpus: Annotated[int, typer.Option(min=0, help="GPUs of a training in that script.")] = 1,
+    engine: Engine = None,
+    address: Address = None,
     fresh: Fresh = False,
 ) -> None:
     """All stages in order on your pairs, then the report."""
-    asked = [*overrides, "records.drop_leaks=true"] if drop_leaks else overrides
+    asked = [*overrides, *division(None, engine, address)]
+    asked += ["records.drop_leaks=true"] if drop_leaks else []
     settings = _config(config, asked, pairs, truth, limit)
     if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
@@ -77,8 +84,15 @@ def run(
         for line in describe(settings, output):
             typer.echo(line)
         return
+    if slurm_array is not None:
+        from pipelines.slurm import Command, script
+
+        chosen = asked if limit is None else [*asked, f"records.limit={limit}"]
+        command = Command(config, output, tuple(chosen), pairs, truth)
+        return typer.echo(script(settings, command, slurm_array, slurm_gpus, fresh), nl=False)
     skipped = _walk(settings, output, fresh)
-    report_command.leave_report(output)
+    if speaks():
+        report_command.leave_report(output)
     leave(skipped)
 
 
@@ -89,13 +103,17 @@ def _stage_command(name: str, help: str) -> None:
         overrides: Overrides = [],  # noqa: B006 -- typer copies it
         pairs: Pairs = None,
         truth: Truth = None,
+        shards: Shards = None,
+        engine: Engine = None,
+        address: Address = None,
         fresh: Fresh = False,
     ) -> None:
         from pipelines.run import STAGES
 
-        summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
-        typer.echo(summary.line())
-        leave(summary.skipped, summary.items)
+        settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
+        summary = STAGES[name](settings, output, fresh)
+        say(summary.line())
+        leave(summary.skipped, 1 if shards else summary.items)
 
     app.command(name=name, help=help)(command)
 
@@ -121,17 +139,21 @@ def labels(
     ] = None,
     pairs: Pairs = None,
     truth: Truth = None,
+    shards: Shards = None,
+    engine: Engine = None,
+    address: Address = None,
     fresh: Fresh = False,
 ) -> None:
     """Stage 4: pseudo-labels with weight, scores and reasons."""
     from pipelines import s4_labels
+    from pipelines.run import STAGES
 
-    settings = _config(config, overrides, pairs, truth, None)
-    changed = [s4_labels.take_review(review, output)] if review else []
-    changed += [s4_labels.take_quality(believe, output)] if believe else []
-    summary = s4_labels.run(settings, output, fresh or any(changed))
-    typer.echo(summary.line())
-    leave(summary.skipped, summary.items)
+    settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
+    changed = [s4_labels.take_review(review, output)] if review and speaks() else []
+    changed += [s4_labels.take_quality(believe, output)] if believe and speaks() else []
+    summary = STAGES["labels"](settings, output, fresh or any(changed))
+    say(summary.line())
+    leave(summary.skipped, 1 if shards else summary.items)
 
 
 _stage_command("segmenter", "Stage 5: train a segmenter on the labels alone.")
@@ -155,48 +177,19 @@ def evaluate(
 ) -> None:
     """Stage 6: score labels and segmenter against the truth, which no other stage opens."""
     from pipelines import s6_against
-    from pipelines.s6_evaluate import run
+    from pipelines.run import evaluated
 
     asked = [*overrides, "evaluate.nta=true"] if nta else overrides
     settings = _config(config, asked, pairs, truth, None)
-    found = run(settings, output, fresh)
+    found = evaluated(settings, output, fresh)
     for line in (found.line(), *found.splits()):
-        typer.echo(line)
-    for line in s6_against.run(settings, output, against) if against else ():
-        typer.echo(line)
+        say(line)
+    for line in s6_against.run(settings, output, against) if against and speaks() else ():
+        say(line)
     leave(found.skipped, found.items)
 
 
-@app.command()
-def predict(
-    weights: Annotated[Path, typer.Option(help="The folder of a run, or of its segmenter.")],
-    image: Annotated[Path, typer.Option(help="An image, a folder of images, or a file of pairs.")],
-    text: Annotated[str | None, typer.Option(help="What to look for; pairs have their own.")] = None,
-    output: Output = Path("outputs/predict"),
-    overrides: Overrides = [],  # noqa: B006 -- typer copies it
-    fresh: Fresh = False,
-) -> None:
-    """Ask a trained segmenter: the mask of a sentence in your own images."""
-    from pipelines import predict
-
-    segmenter = predict.segmenter_of(weights)
-    if image.suffix.lower() in predict.PAIRS:
-        config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(image))}"])
-        summaries = predict.pairs(segmenter, config, output, fresh)
-        for summary in summaries:
-            typer.echo(summary.line())
-        return leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
-    if not (text and text.strip()):
-        raise ConfigError("--text: say what to look for in the image (got nothing)")
-    made: list[bool] = []
-    for line, read in predict.pictures(
-        segmenter, predict.config_of(segmenter, overrides), image, text, output
-    ):
-        typer.echo(line)
-        made.append(read)
-    leave(made.count(False), made.count(True))
-
-
+app.command()(predict_command.predict)
 app.command()(report_command.report)
 app.command()(export_command.export)
 
@@ -204,7 +197,7 @@ app.command()(export_command.export)
 @app.command()
 def benchmark(
     what: Annotated[
-        str, typer.Argument(metavar="points|segmenter|speed|train|networks", help="What to compare.")
+        str, typer.Argument(metavar="points|segmenter|speed|train|networks|engine", help="What to compare.")
     ],
     config: ConfigFile,
     output: Output = Path("outputs/benchmark"),
@@ -213,8 +206,9 @@ def benchmark(
     truth: Truth = DEMO_DATA / "truth.jsonl",
 ) -> None:
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
-    steps of training take, and networks. On the demo's data unless told else.
+    steps of training take, networks, and engines. On the demo's data unless told else.
     """
+    from pipelines.benchmark.engine import engine
     from pipelines.benchmark.networks import networks
     from pipelines.benchmark.points import points
     from pipelines.benchmark.segmenter import segmenter
@@ -222,7 +216,8 @@ def benchmark(
     from pipelines.benchmark.train import train
 
     comparisons = {
-        "points": points, "segmenter": segmenter, "speed": speed, "train": train, "networks": networks
+        "points": points, "segmenter": segmenter, "speed": speed, "train": train, "networks": networks,
+        "engine": engine,
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
@@ -291,6 +286,8 @@ def _config(
             resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(f"device: {error}") from None
+    if config.engine == "ray":
+        ray_actors.connect(config.ray)  # likewise
     return config
 
 
@@ -302,7 +299,7 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
     skipped = 0
     for summary in walk(config, output, fresh):
-        typer.echo(summary.line())
+        say(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
             typer.echo(

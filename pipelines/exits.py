@@ -4,6 +4,7 @@
 SIGINT / SIGTERM (the same command resumes).
 """
 
+import os
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -13,13 +14,28 @@ import typer
 from ppt.config import ConfigError
 
 SKIPPED = 3
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""A variable of the environment, in processes that torchrun started."""
+
+
+def speaks() -> bool:
+    """Whether this process is alone, or the first of those that torchrun started: what came of it all is said
+    once.
+    """
+    return TORCHRUN not in os.environ or os.environ["RANK"] == "0"
+
+
+def say(line: str) -> None:
+    """Print a line, once however many processes there are."""
+    if speaks():
+        typer.echo(line)
 
 
 def leave(skipped: int, items: int = 1) -> None:
     """Leave with 1 where nothing came through, with `SKIPPED` where something was passed over."""
     if items == 0:
         raise typer.Exit(1)
-    if skipped:
+    if skipped and TORCHRUN not in os.environ:  # to which any code but 0 is a failure, to be tried again
         raise typer.Exit(SKIPPED)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipelines import (
+    exits,
     s0_records,
     s1_relevance,
     s2_points,
@@ -20,56 +21,90 @@ from pipelines import (
 )
 from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
+from pipelines.together import begun_again, by_the_first, on_ray, peers_of, shared_out
 from ppt import times
-from ppt.config import Config
+from ppt.config import Config, ConfigError
 from ppt.records import sources
 
 Done: TypeAlias = Summary | Evaluation
 Stage: TypeAlias = Callable[[Config, Path, bool], Done]
 
 
-def _timed(stage: Stage) -> Stage:
-    """The stage, which also leaves in DIR/times.jsonl how long it took, where there was something to do."""
+# In the order of the walk.
+_OWN: dict[str, Callable[[Config, Path, bool], Summary]] = {
+    "records": s0_records.run,
+    "relevance": s1_relevance.run,
+    "points": s2_points.run,
+    "masks": s3_masks.run,
+    "labels": s4_labels.run,
+    "segmenter": s5_segmenter.run,
+    "predictions": s5_predictions.run,
+    "views": s5_views.run,
+    "quality": s5_quality.run,
+}
+TRAININGS = ("points", "segmenter")
+"""In which all processes take part, where there are several."""
+SHARED = ("records", "relevance", "masks", "labels", "predictions", "views")
+"""Of which each process makes a share."""
 
-    @functools.wraps(stage)
+
+def _stage(name: str) -> Stage:
+    """The stage as the recipe runs it: with the other processes, where there are any, leaving in
+    DIR/times.jsonl how long it took, where there was something to do.
+    """
+    own = _OWN[name]
+
+    @functools.wraps(own)
     def run(config: Config, output: Path, fresh: bool = False) -> Done:
+        if config.share is not None and name not in SHARED:
+            raise ConfigError(
+                f"share: {name} is not made of shards that can be shared out (got {config.share})"
+            )
+        fresh = fresh and not begun_again()
         began = time.monotonic()
-        done = stage(config, output, fresh)
-        if isinstance(done, Summary) and done.made:
+        if name in TRAININGS and config.engine == "ray":
+            done = on_ray(name, own, config, output, fresh)
+        elif name in TRAININGS or config.share is not None:
+            done = own(config, output, fresh)
+        elif name in SHARED:
+            done = shared_out(name, own, config, output, fresh)
+        else:
+            done = by_the_first(own, config, output, fresh)
+        if done.made and config.share is None and exits.speaks():
             times.note(output, done.stage, time.monotonic() - began, afresh=done.kept == 0)
         return done
 
     return run
 
 
-# In the order of the walk.
-STAGES: dict[str, Stage] = {
-    "records": _timed(s0_records.run),
-    "relevance": _timed(s1_relevance.run),
-    "points": _timed(s2_points.run),
-    "masks": _timed(s3_masks.run),
-    "labels": _timed(s4_labels.run),
-    "segmenter": _timed(s5_segmenter.run),
-    "predictions": _timed(s5_predictions.run),
-    "views": _timed(s5_views.run),
-    "quality": _timed(s5_quality.run),
-    "evaluate": s6_evaluate.run,
-}
+def evaluated(config: Config, output: Path, fresh: bool = False) -> Evaluation:
+    """The last stage, with what it has to say of its own."""
+    return by_the_first(s6_evaluate.run, config, output, fresh)
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
-    """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
+STAGES: dict[str, Stage] = {**{name: _stage(name) for name in _OWN}, "evaluate": evaluated}
+
+
+def names(config: Config) -> list[str]:
+    """The stages of a run, in order."""
     optional = {
         "points": config.points.method == "generator",
         "segmenter": config.with_segmenter,
         "predictions": config.with_segmenter,
         "views": bool(config.views.ask),
-        "evaluate": False,  # below
+        "evaluate": sources.may_tell_truth(config.records),
     }
-    for name in STAGES:
-        if optional.get(name, True):
+    return [name for name in STAGES if optional.get(name, True)]
+
+
+def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
+    """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing. Of
+    several processes that torchrun started all walk. Raises ConfigError for a share: it is of one stage.
+    """
+    if config.share is not None:
+        raise ConfigError(f"share: is of one stage, and a run has several (got {config.share})")
+    with peers_of(config):
+        for name in names(config):
             yield STAGES[name](config, output, fresh)
-    if not sources.may_tell_truth(config.records):
-        yield s6_evaluate.without_truth()
-    else:
-        yield s6_evaluate.run(config, output, fresh)
+        if not sources.may_tell_truth(config.records):
+            yield s6_evaluate.without_truth()

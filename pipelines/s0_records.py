@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from pipelines import stage
 from ppt import times
+from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
@@ -78,12 +79,15 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     )
     names = plan.names(chosen)
     planned = {key: [names[row.where] for row in group] for key, group in shards.items()}
-    with _begun(output / STAGE, manifest, planned, fresh, chosen, contents) as writer:
-        for name in (stage.SOURCE, times.FILE_NAME):  # left by a run that was killed
-            (output / f"{name}.tmp").unlink(missing_ok=True)
-        stage.remember_source(output, {"images": str(root.resolve())})
+    with _begun(config, output / STAGE, manifest, planned, fresh, chosen, contents) as writer:
+        if config.share is None:
+            for name in (stage.SOURCE, times.FILE_NAME):  # left by a run that was killed
+                (output / f"{name}.tmp").unlink(missing_ok=True)
+            stage.remember_source(output, {"images": str(root.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
+        if artifact is None:
+            return summary
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, config, output)
     if found.truth is None:
@@ -94,6 +98,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 
 
 def _begun(
+    config: Config,
     folder: Path,
     manifest: Manifest,
     planned: dict[str, list[str]],
@@ -103,7 +108,7 @@ def _begun(
 ) -> Writer:
     """The writer of the artifact; a refusal also says which images are others than they were."""
     try:
-        return begin(folder, manifest, planned, fresh)
+        return stage.begun(config, folder, manifest, planned, fresh)
     except StaleArtifact as error:
         raise StaleArtifact("\n  ".join([str(error), *_other_images(folder, chosen, contents)])) from None
 
@@ -170,8 +175,8 @@ def shard_of_records(context: Context, shard: Shard) -> None:
             failures.append(Failure(STAGE, item, row.error, row.message))
         else:
             by_content.setdefault(plan.content(row.pair.image, context.contents), []).append(row)
-    for group in by_content.values():
-        found = [row.pair for row in group if row.pair is not None]
+    groups = ([row.pair for row in group if row.pair is not None] for group in by_content.values())
+    for found in attempted(shard, STAGE, groups, lambda group: [pair.id for pair in group], failures):
         image = found[0].image
         try:
             loaded = images.load(context.root, image, context.policy, context.contents[image])

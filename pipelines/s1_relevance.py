@@ -24,7 +24,7 @@ from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.report import preview
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import RelevanceMap
 
 STAGE = "relevance"
@@ -55,9 +55,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, clip if config.workers == 0 else None)
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, clip if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_maps, make, config)
+        if artifact is None:
+            return summary
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, records, config, output)
     return summary
@@ -75,7 +77,8 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
     tensors: dict[str, np.ndarray] = {}
     rows, failures = [], []
     empty = context.clip.encode_texts([""])[0][0]
-    for sha256, records in stage.by_content(context.records, shard.key).items():
+    groups = stage.by_content(context.records, shard.key)
+    for sha256, records in stage.attempted(shard, STAGE, failures, groups):
         try:
             loaded = images.load(context.root, records[0].pair.image, context.policy, sha256)
         except images.ImageError as error:

@@ -25,7 +25,7 @@ from ppt.relevance import contrast
 from ppt.report import preview
 from ppt.rle import from_json
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import PointSet, Record
 
 STAGE = "masks"
@@ -48,9 +48,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in relevance.rows(key)] for key in relevance.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, sam if config.workers == 0 else None)
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, sam if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_masks, make, config)
+        if artifact is None:
+            return summary
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, config, output)
     return summary
@@ -68,9 +70,8 @@ def shard_of_masks(context: Asking, shard: Shard) -> None:
     """Write one shard: each image embedded once, all its sentences prompted together."""
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for answered, failed in context.answers(STAGE, shard.key):
+    for answered in context.answers(STAGE, shard, failures):
         rows += [_row(*case) for case in answered]
-        failures += failed
     shard.write(rows, None, failures)
 
 

@@ -18,14 +18,15 @@ from pathlib import Path
 
 from pipelines import stage
 from ppt import labels
+from ppt.attempts import attempted
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
 from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import Rle, from_json
-from ppt.shard import Shard
-from ppt.store import Artifact, begin
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact
 from ppt.types import PseudoLabel
 
 STAGE = "labels"
@@ -69,9 +70,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in masks.rows(key)] for key in masks.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
         make = functools.partial(context, config, output, decisions, weights)
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
+        if artifact is None:
+            return summary
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "labels.jsonl", json_lines(rows))
         ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))
@@ -146,7 +149,8 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
     """
     config, masks = context.config, context.masks
     by_image: dict[str, list[PseudoLabel]] = {}
-    for row in masks.rows(shard.key):
+    failures: list[Failure] = []
+    for row in attempted(shard, STAGE, masks.rows(shard.key), lambda row: [row["id"]], failures):
         offered = [(from_json(one["segmentation"]), {n: one[n] for n in SCORES}) for one in row["candidates"]]
         mask, own = (None, {}) if row["chosen"] is None else offered[row["chosen"]]
         scores = {name: row[name] for name in ("peak", "sure")} | own
@@ -168,4 +172,4 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
         for made in group:
             row = made.to_json()
             rows.append({**row, "reasons": [*row["reasons"], *clashes.get(made.id, ())]})
-    shard.write(rows)
+    shard.write(rows, None, failures)

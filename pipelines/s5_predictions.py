@@ -19,7 +19,7 @@ from ppt.manifest import Manifest
 from ppt.records import images
 from ppt.segmenter.reader import Reader
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 
 STAGE = "predictions"
 
@@ -53,9 +53,11 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, folder, reader if config.workers == 0 else None)
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, folder, reader if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
+        if artifact is None:
+            return summary
         rows = sorted(artifact.rows(), key=lambda row: row["id"])
         ensure(artifact.folder / "predictions.jsonl", json_lines(rows))
         ranked = sorted(rows, key=lambda row: (row["sure"], row["id"]))
@@ -75,7 +77,8 @@ def shard_of_predictions(context: Context, shard: Shard) -> None:
     """Write one shard: every image read once, all its sentences asked."""
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for sha256, records in stage.by_content(context.records, shard.key).items():
+    groups = stage.by_content(context.records, shard.key)
+    for sha256, records in stage.attempted(shard, STAGE, failures, groups):
         try:
             pixels = images.load(context.root, records[0].pair.image, context.policy, sha256).pixels
         except images.ImageError as error:

@@ -28,7 +28,7 @@ from ppt.prompting import agreement
 from ppt.records import images
 from ppt.relevance import relevance_maps
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import DenseFeatures, PseudoLabel, Record, RelevanceMap
 
 STAGE = "views"
@@ -63,9 +63,11 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in labels.rows(key)] for key in labels.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
-        make = functools.partial(context, config, output, clip if config.workers == 0 else None)
+    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+        make = functools.partial(context, config, output, clip if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_views, make, config)
+        if artifact is None:
+            return summary
         lowest = {row.pop("id"): min(row.values(), default=1.0) for row in artifact.rows()}
         seen = [row for row in labels.rows() if row["id"] in lowest]
         seen.sort(key=lambda row: (lowest[row["id"]], row["id"]))
@@ -95,11 +97,13 @@ def shard_of_views(context: Context, shard: Shard) -> None:
     features = context.relevance.tensors(shard.key)
     found: dict[str, dict[str, Any]] = {id: {"id": id} for id in labels}
     failures: list[Failure] = []
-    for sha256, records in stage.by_content(context.records, shard.key).items():
-        asked = [r for r in records if r.pair.id in labels and labels[r.pair.id].segmentation]
+    groups = stage.by_content(
+        context.records, shard.key, lambda r: r.pair.id in labels and bool(labels[r.pair.id].segmentation)
+    )
+    for sha256, asked in stage.attempted(shard, STAGE, failures, groups):
         try:
-            with stage.at_image(records[0].pair.image):
-                seen = _seen(context, features[f"dense/{sha256}"], asked, labels) if asked else []
+            with stage.at_image(asked[0].pair.image):
+                seen = _seen(context, features[f"dense/{sha256}"], asked, labels)
             for id, values in seen:
                 found[id] |= values
         except images.ImageError as error:

@@ -5,9 +5,9 @@ line.
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,15 +15,17 @@ import numpy as np
 from jaxtyping import UInt8
 from tqdm import tqdm
 
-from ppt import rle
-from ppt.config import Config
+from ppt import attempts, ray_actors, rle
+from ppt.config import Config, ConfigError
 from ppt.durable import ensure, json_lines, json_object, write_atomic
-from ppt.engine import run_shards
+from ppt.engine import Crew, run_shards
+from ppt.manifest import Manifest
+from ppt.pool import Pool
 from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, StaleArtifact, Writer
+from ppt.store import Artifact, StaleArtifact, Writer, begin, begin_share
 from ppt.types import Record
 
 C = TypeVar("C")
@@ -54,21 +56,79 @@ class Summary:
         return f"{told}; {self.note}" if self.note else told
 
 
+def begun(
+    config: Config, folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+) -> Writer:
+    """The writer of the artifact in `folder`, or of the share of it that the config says. Raises as `begin`,
+    and ConfigError where a share should begin afresh: others may be writing theirs.
+    """
+    if config.share is None:
+        return begin(folder, manifest, plan, fresh)
+    if fresh:
+        raise ConfigError(f"share: cannot begin afresh what others write, too; remove {folder} before")
+    return begin_share(folder, manifest, plan, config.share)
+
+
 def fill(
     writer: Writer, function: Callable[[C, Shard], object], make_context: Callable[[], C], config: Config
-) -> tuple[Artifact, Summary]:
-    """Run `function` on the writer's missing shards, close the artifact, and sum up."""
-    missing, stage, workers = writer.missing, writer.manifest.stage, config.workers
+) -> tuple[Artifact | None, Summary]:
+    """Run `function` on the writer's missing shards, close the artifact, and sum up; of a share alone there
+    is no artifact yet.
+    """
+    stage = writer.manifest.stage
+    missing = [replace(shard, seconds=config.item_seconds) for shard in writer.missing]
     items = sum(len(shard.items) for shard in missing)
-    if workers:
-        make_context = functools.partial(_context_of_one, make_context, workers, config.threads)
+    crew = crew_of(config) if missing else None
+    if crew is not None:
+        # An actor has its cores for itself.
+        together = crew.size if config.engine == "local" else 1
+        make_context = functools.partial(_context_of_one, make_context, together, config.threads)
     with (
-        _threads(0 if workers else config.threads),
+        _threads(0 if crew else config.threads),
         tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar,
     ):
-        run_shards(function, missing, make_context, workers, lambda shard, _: bar.update(len(shard.items)))
+        run_shards(
+            function,
+            missing,
+            make_context,
+            crew,
+            on_done=lambda shard, _: bar.update(len(shard.items)),
+            deaths=attempts.deaths,
+            excuse=attempts.excuse,
+        )
+    if config.share is not None:
+        return None, _summary_of_share(writer, config.share)
     artifact = writer.finish()
     return artifact, summary(artifact, made=len(missing))
+
+
+def _summary_of_share(writer: Writer, share: tuple[int, int]) -> Summary:
+    markers = [done for shard in writer.shards if (done := shard.done()) is not None]
+    reasons = Counter(failure["error"] for done in markers for failure in done["failures"])
+    failed, made = sum(reasons.values()), len(writer.missing)
+    items = sum(len(done["items"]) for done in markers) - failed
+    note = f"share {share[0]} of {share[1]}; the same command without --shards closes the stage"
+    kept = len(writer.shards) - made
+    return Summary(writer.manifest.stage, items, failed, made, kept, dict(reasons), note)
+
+
+def crew_of(config: Config) -> Crew | None:
+    """Who does the shards; None for this process. Raises ConfigError where Ray is asked for and not there."""
+    if config.in_process:
+        return None
+    if config.engine == "local":
+        return Pool(config.workers)
+    ray_actors.connect(config.ray)
+    return ray_actors.Cluster(config.ray)
+
+
+def attempted(
+    shard: Shard, stage: str, failures: list[Failure], groups: Mapping[str, list[Record]]
+) -> Iterator[tuple[str, list[Record]]]:
+    """What `by_content` gave, image by image, less those that killed their workers (`ppt.attempts`)."""
+    return attempts.attempted(
+        shard, stage, groups.items(), lambda group: [record.pair.id for record in group[1]], failures
+    )
 
 
 @contextmanager
@@ -87,8 +147,8 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _context_of_one(make_context: Callable[[], C], workers: int, threads: int) -> C:
-    """The context of one of the workers, with its threads or its share of the machine's: where all workers
-    together have more threads than there are cores, each waits for the others most of the time.
+    """The context of one of the workers of a machine, with its threads or its share of those there: where all
+    workers together have more threads than there are cores, each waits for the others most of the time.
     """
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
@@ -151,12 +211,14 @@ def held_out(records: Artifact, splits: Sequence[str]) -> frozenset[str]:
     return frozenset(row["sha256"] for row in records.rows() if row["split"] not in splits)
 
 
-def by_content(records: Artifact, key: str) -> dict[str, list[Record]]:
-    """The records of one shard, grouped by image content (sha256) in order of first appearance."""
+def by_content(
+    records: Artifact, key: str, wanted: Callable[[Record], bool] = lambda _: True
+) -> dict[str, list[Record]]:
+    """The wanted records of one shard, grouped by image content (sha256) in order of first appearance."""
     grouped: dict[str, list[Record]] = {}
-    for row in records.rows(key):
-        record = Record.from_json(row)
-        grouped.setdefault(record.sha256, []).append(record)
+    for record in map(Record.from_json, records.rows(key)):
+        if wanted(record):
+            grouped.setdefault(record.sha256, []).append(record)
     return grouped
 
 

@@ -1,11 +1,15 @@
 """Checkpoints of a training: complete or absent, verified, and resumed to the exact bit.
 
+    step_00000400.pt  step_00000400.json
+
 A file holds the tensors of a state as torch saves them, and beside it stands what it is known by: step,
-fingerprint and sha256. A file that was cut off, or made by another config, is never loaded.
+fingerprint and sha256. The last two are kept: where the last was cut off or zero-filled, the one before it
+serves. A file that is damaged, or made by another config, is never loaded.
 """
 
 import io
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,9 @@ import torch
 from ppt.durable import identity, is_intact, json_lines, json_object, write_atomic
 
 State = dict[str, Any]
+KEPT = 2
+ASIDE = ".damaged"
+"""What is added to the name of a file that is set aside."""
 
 
 class CheckpointError(RuntimeError):
@@ -23,7 +30,7 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoint of the training in `folder`: a file of tensors and last.json.
+    """The checkpoints of the training in `folder`.
 
     fingerprint: of all that the training depends on.
     """
@@ -32,36 +39,58 @@ class Checkpoints:
     fingerprint: str
 
     def save(self, step: int, state: State) -> None:
-        """Replace the last checkpoint. A crash at any moment leaves the old one or the new one."""
+        """Add a checkpoint; the last KEPT are kept. A crash at any moment leaves those before it whole."""
         buffer = io.BytesIO()
         torch.save(_plain(state), buffer)
         data = buffer.getvalue()
-        name = f"step_{step:08d}.pt"
-        write_atomic(self.folder / name, data)
-        known = {"file": name, "step": step, "fingerprint": self.fingerprint, **identity(data)}
-        write_atomic(self.folder / "last.json", json_lines([known]))
-        self._keep_only(name)
+        path = self.folder / f"step_{step:08d}.pt"
+        write_atomic(path, data)
+        known = {"step": step, "fingerprint": self.fingerprint, **identity(data)}
+        write_atomic(path.with_suffix(".json"), json_lines([known]))
+        self._keep_last()
 
     def load(self) -> tuple[int, State] | None:
-        """The step after which it was saved, and the state; None where there is none.
+        """The step after which the last one was saved, and its state; None where there is none.
 
-        Raises CheckpointError for a file that is damaged or belongs to another training.
+        Where the last is damaged, it is set aside with a word on stderr, and the one before it is the last.
+        Raises CheckpointError where all are damaged, or where one belongs to another training.
         """
-        known = json_object(self.folder / "last.json")
-        if known is None:
-            return None
-        path = self.folder / known["file"]
-        if known["fingerprint"] != self.fingerprint:
-            raise CheckpointError(f"{path}: made with other settings or inputs; use --fresh to start over")
-        if not is_intact(path, {"sha256": known["sha256"], "bytes": known["bytes"]}):
-            raise CheckpointError(f"{path}: damaged or missing; use --fresh to start over")
-        self._keep_only(path.name)  # a kill may have come between the two
-        return known["step"], torch.load(path, map_location="cpu", weights_only=True)
+        for leftover in self.folder.glob("step_*.tmp"):  # of a save that was cut off
+            leftover.unlink()
+        damaged: list[Path] = []
+        for path in self._from_last():
+            known = json_object(path.with_suffix(".json"))
+            if known is not None and known["fingerprint"] != self.fingerprint:
+                raise CheckpointError(
+                    f"{path}: made with other settings or inputs; use --fresh to start over"
+                )
+            if known is None or not is_intact(path, {name: known[name] for name in ("sha256", "bytes")}):
+                damaged.append(path)
+                continue
+            for one in damaged:
+                print(f"{one}: damaged; set aside, going on from step {known['step']}", file=sys.stderr)
+                if one.exists():
+                    one.replace(one.with_name(one.name + ASIDE))
+                one.with_suffix(".json").unlink(missing_ok=True)
+            self._keep_last()  # a kill may have come between saving one and this
+            return known["step"], torch.load(path, map_location="cpu", weights_only=True)
+        if damaged:
+            named = ", ".join(map(str, damaged))
+            raise CheckpointError(f"{named}: damaged, and no other is kept; use --fresh to start over")
+        return None
 
-    def _keep_only(self, name: str) -> None:
-        for old in self.folder.glob("step_*.pt*"):  # half-written ones, too
-            if old.name != name:
-                old.unlink(missing_ok=True)
+    def _keep_last(self) -> None:
+        """Remove all but the last KEPT, and tensors whose finishing was cut off."""
+        kept = [*self._from_last()][:KEPT]
+        for name in (".json", ".pt"):  # never what a file is known by without the file
+            for old in self.folder.glob(f"step_*{name}"):
+                if old.with_suffix(".pt") not in kept:
+                    old.unlink()
+
+    def _from_last(self) -> Iterator[Path]:
+        """The files of tensors, the last first; one without what it is known by was never finished."""
+        names = {path.stem for path in self.folder.glob("step_*.json")}
+        yield from (self.folder / f"{name}.pt" for name in sorted(names, reverse=True))
 
 
 def _plain(value: Any) -> Any:

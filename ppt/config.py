@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ppt.settings import (
     BenchmarkConfig,
@@ -25,6 +25,7 @@ from ppt.settings import (
     PointsConfig,
     PredictionsConfig,
     QualityConfig,
+    RayConfig,
     RecordsConfig,
     RelevanceConfig,
     SamConfig,
@@ -42,11 +43,17 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0  # 0: in this process
+    engine: Literal["local", "ray"] = "local"  # who does the shards; what is made does not depend on it
+    workers: Annotated[int, Field(ge=0)] = 0  # of local; 0: in this process
     # of each process that works on shards; 0: this machine's, shared out among the workers. The last bits of
     # what networks compute depend on it
     threads: Annotated[int, Field(ge=0)] = 0
+    # that a worker may take for an image with its sentences, and be ended twice for, before the image is
+    # passed over; 0: any
+    item_seconds: Annotated[float, Field(ge=0)] = 0.0
     shard_size: Count = 32  # images per shard
+    # (3, 16): of a stage every 16th shard alone, from number 3 (from 0), while others make the rest
+    share: tuple[Annotated[int, Field(ge=0)], Count] | None = None
     # of what SAM makes of images, kept in DIR/embeddings for later stages; the folder may be deleted
     embeddings_gib: Annotated[float, Field(ge=0)] = 0.0
     with_segmenter: bool = False  # whether `ppt run` trains one on the labels
@@ -64,6 +71,25 @@ class Config(Section):
     predictions: PredictionsConfig = PredictionsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
+    ray: RayConfig = RayConfig()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether shards are done in this process, which can then share its models with them."""
+        return self.engine == "local" and self.workers == 0
+
+    @model_validator(mode="after")
+    def _someone_to_end(self) -> "Config":
+        if self.item_seconds and self.in_process:
+            raise ValueError("item_seconds: expected workers of 1 or more, or engine ray: a worker is ended")
+        return self
+
+    @field_validator("share")
+    @classmethod
+    def _is_one_of_them(cls, share: tuple[int, int] | None) -> tuple[int, int] | None:
+        if share is not None and share[0] >= share[1]:
+            raise ValueError(f"counted from 0, the shares of {share[1]} end with {share[1] - 1}")
+        return share
 
     def sections(self, *names: str) -> dict[str, Any]:
         """The named sections as JSON for a manifest, less what names a file: files are known by content."""

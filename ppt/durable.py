@@ -36,12 +36,13 @@ class StorageError(OSError):
         )
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, writer: str = "") -> None:
     """Write a file so that a reader, or a crash, finds either all of it or what was there before.
 
-    Raises StorageError where it cannot be written; what was there before still is.
+    writer: a name of one's own, where others may be writing the same file at the same time. Raises
+    StorageError where it cannot be written; what was there before still is.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{writer}.tmp" if writer else f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)

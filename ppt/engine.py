@@ -1,25 +1,25 @@
-"""Runs an idempotent shard function over shards: in this process, or on a pool of spawned ones.
+"""Runs an idempotent shard function over shards: in this process, or by a crew of workers.
 
 The function gets a context (models and the like, made once per process) and one shard, and leaves its
-result on disk, so the same bytes come out whatever the number of workers. Another engine needs this one
-signature only.
+result on disk, so the same bytes come out whoever works, and in whatever order. A crew needs to know that
+one signature only: `ppt.pool` has spawned processes of this machine, `ppt.ray_actors` those of a cluster.
 """
 
-import multiprocessing
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 C = TypeVar("C")
 S = TypeVar("S")
 R = TypeVar("R")
 
 _ATTEMPTS = 2
+_IN_A_ROW = 20
 
 
 class Interrupted(Exception):  # noqa: N818 -- no error: it was asked for
@@ -32,90 +32,182 @@ class Interrupted(Exception):  # noqa: N818 -- no error: it was asked for
 
 
 class EngineError(RuntimeError):
-    """Worker processes died; the text names the shards they were on."""
+    """Workers died, and no single item is to blame; the text names the shards they were on."""
+
+
+class WorkerDied(Exception):  # noqa: N818 -- what happened, until it is known why
+    """A worker ended before its answer."""
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """A process, here or elsewhere, that does one shard after another."""
+
+    def begin(self) -> "Future[Any]":
+        """Done when the process is there to be given shards."""
+        ...
+
+    def submit(self, shard: Any) -> "Future[Any]":
+        """Have the function called with the process's context, which it makes at its first shard."""
+        ...
+
+    def outcome(self, future: "Future[Any]") -> Any:
+        """What became of `begin` or `submit`. Raises what the function raised, or WorkerDied."""
+        ...
+
+    def leave(self) -> None:
+        """The process may go as soon as it has nothing to do. Does not wait."""
+        ...
+
+    def kill(self) -> None:
+        """The process goes at once."""
+        ...
+
+
+@runtime_checkable
+class Crew(Protocol):
+    """Workers to be had."""
+
+    @property
+    def size(self) -> int:
+        """How many work at the same time, each on one shard."""
+        ...
+
+    def hiring(
+        self, function: Callable[[Any, Any], Any], make_context: Callable[[], Any]
+    ) -> Callable[[], Worker]:
+        """Make known what is to be done; returns what gives one more worker for it."""
+        ...
 
 
 def run_shards(
     function: Callable[[C, S], R],
     shards: Sequence[S],
     make_context: Callable[[], C],
-    workers: int = 0,
+    crew: Crew | None = None,
     on_done: Callable[[S, R], object] = lambda shard, result: None,
+    deaths: Callable[[S], int] = lambda shard: 0,
+    excuse: Callable[[S], object] = lambda shard: None,
 ) -> None:
     """Call `function(context, shard)` for every shard, and `on_done(shard, result)` here as each is done.
 
-    workers: 0 runs in this process; more spawns that many, and then function, make_context, shards and
-    results must pickle. The context is only made where there is a shard to run. The first exception of
-    `function` stops the run. Raises Interrupted after a signal, once the shards in progress are done
-    (a second one stops at once), EngineError when a shard kills its worker twice.
+    crew: None runs in this process; else function, make_context, shards and results must pickle, and no more
+    shards are in progress than the crew has workers. The context is only made where there is a shard to run.
+
+    A worker that dies is replaced, and its shard done again. deaths: how many workers a shard has lost to
+    items of its own, which the function passes over in time (`ppt.attempts`); where that grew, the shard is
+    not to blame. excuse: told of the shards in progress where workers are killed on purpose.
+
+    The first exception of `function` stops the run, once the shards in progress are done. Raises Interrupted
+    after a signal, likewise (a second one stops at once); EngineError, after all other shards, where a shard
+    lost its worker twice with no item to blame, and at once where workers die and die with no shard done.
     """
     if not shards:
         return
     with stop_requests() as stopped:
-        if workers == 0:
+        if crew is None:
             context = make_context()
             for shard in shards:
                 _raise_if(stopped)
                 on_done(shard, function(context, shard))
         else:
-            _run_pool(function, shards, make_context, workers, on_done, stopped)
+            hire = crew.hiring(function, make_context)
+            _Shift(hire, shards, on_done, deaths, excuse, stopped).work(crew.size)
         _raise_if(stopped)
 
 
-def _run_pool(
-    function: Callable[[C, S], R],
-    shards: Sequence[S],
-    make_context: Callable[[], C],
-    workers: int,
-    on_done: Callable[[S, R], object],
-    stopped: list[int],
-) -> None:
-    waiting = list(range(len(shards)))[::-1]
-    deaths: dict[int, int] = {}
-    while waiting:
-        running: dict[Future[R], int] = {}
-        with _pool(make_context, min(workers, len(waiting))) as pool:
+class _Shift:
+    """One run of a crew: which worker is on what, and what died."""
+
+    def __init__(
+        self,
+        hire: Callable[[], Worker],
+        shards: Sequence[Any],
+        on_done: Callable[[Any, Any], object],
+        deaths: Callable[[Any], int],
+        excuse: Callable[[Any], object],
+        stopped: list[int],
+    ) -> None:
+        self._hire, self._shards, self._stopped = hire, shards, stopped
+        self._on_done, self._deaths, self._excuse = on_done, deaths, excuse
+        self._waiting = deque(range(len(shards)))
+        self._working: dict[Future[Any], tuple[Worker, int]] = {}
+        self._starting: dict[Future[Any], Worker] = {}
+        self._blamed: dict[int, int] = {}  # deaths that items of a shard are to blame for
+        self._unexplained: dict[int, int] = {}
+        self._in_a_row = self._patience = 0  # deaths with no shard done between, and how many are too many
+
+    def work(self, size: int) -> None:
+        self._patience = _IN_A_ROW + 2 * size
+        try:
             try:
-                while running or (waiting and not stopped):
-                    # No more in flight than workers: after a death these are the only suspects.
-                    while waiting and not stopped and len(running) < workers:
-                        running[pool.submit(_in_worker, function, shards[waiting[-1]])] = waiting[-1]
-                        waiting.pop()
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        result = future.result()
-                        on_done(shards[running.pop(future)], result)
-            except BrokenProcessPool:
-                for index in running.values():
-                    deaths[index] = deaths.get(index, 0) + 1
-                guilty = [shards[index] for index, count in deaths.items() if count >= _ATTEMPTS]
-                if guilty:
-                    raise EngineError(f"worker processes died {_ATTEMPTS} times on: {guilty}") from None
-                waiting += sorted(running.values(), reverse=True)
-            except KeyboardInterrupt:
-                for child in multiprocessing.active_children():
-                    child.kill()
+                for _ in range(min(size, len(self._shards))):
+                    self._start()
+                while self._working or (self._waiting and not self._stopped):
+                    for future in wait({**self._working, **self._starting}, return_when=FIRST_COMPLETED).done:
+                        self._settle(future)
+            except Exception:
+                wait(self._working)
                 raise
-        _raise_if(stopped)
+        except KeyboardInterrupt:
+            for worker, index in self._working.values():
+                worker.kill()
+                self._excuse(self._shards[index])
+            raise
+        finally:
+            for worker in self._starting.values():
+                worker.kill()
+            for worker, _ in self._working.values():
+                worker.leave()
+        guilty = [str(self._shards[index]) for index, n in self._unexplained.items() if n >= _ATTEMPTS]
+        if guilty and not self._stopped:
+            raise EngineError(
+                f"worker processes died {_ATTEMPTS} times, on no item of: {', '.join(guilty)}; out of memory?"
+                " The same command tries again"
+            )
 
+    def _start(self) -> None:
+        worker = self._hire()
+        self._starting[worker.begin()] = worker
 
-def _pool(make_context: Callable[[], Any], workers: int) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(make_context,))
+    def _settle(self, future: "Future[Any]") -> None:
+        """One worker has started, done its shard, or died."""
+        index = None
+        if future in self._starting:
+            worker = self._starting.pop(future)
+        else:
+            worker, index = self._working.pop(future)
+        try:
+            result = worker.outcome(future)
+        except WorkerDied as death:
+            worker.kill()
+            self._mourn(index, death)
+            return
+        if index is not None:
+            self._in_a_row = 0
+            self._on_done(self._shards[index], result)
+        if self._waiting and not self._stopped:
+            index = self._waiting.popleft()
+            self._working[worker.submit(self._shards[index])] = worker, index
+        else:
+            worker.leave()
 
-
-_context: Any = None  # of a worker process: made once, before its first shard
-
-
-def _start_worker(make_context: Callable[[], Any]) -> None:
-    global _context
-    # A terminal or a scheduler signals the whole group; only the parent decides when to stop.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    _context = make_context()
-
-
-def _in_worker(function: Callable[[Any, S], R], shard: S) -> R:
-    return function(_context, shard)
+    def _mourn(self, index: int | None, death: WorkerDied) -> None:
+        """Give the shard, if there was one, another worker; or set it aside."""
+        self._in_a_row += 1
+        if self._in_a_row >= self._patience:
+            raise EngineError(
+                f"{self._in_a_row} worker processes died, and no shard was done between; the last: {death}"
+            )
+        if index is not None:
+            blamed = self._deaths(self._shards[index])
+            if blamed <= self._blamed.get(index, 0):
+                self._unexplained[index] = self._unexplained.get(index, 0) + 1
+            self._blamed[index] = blamed
+            if self._unexplained.get(index, 0) < _ATTEMPTS:
+                self._waiting.appendleft(index)
+        if self._waiting and not self._stopped:
+            self._start()
 
 
 @contextmanager

@@ -60,6 +60,16 @@ class RecordsConfig(Section):
     overlap: Literal["any", "once"] = "any"  # where polygons of a thing overlap: true, or not (for parity)
 
 
+class RayConfig(Section):
+    """Of engine: ray. Shards are done by actors, each of which has its own models."""
+
+    address: str = "local"  # host:port of a cluster; auto: the one this machine is of; local: started here
+    actors: Annotated[int, Field(ge=0)] = 0  # 0: as many as there is room for
+    cores: Count = 1  # of each actor
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    memory_gib: Annotated[float, Field(ge=0)] = 0.0  # that Ray counts for each; 0: uncounted
+
+
 class ClipConfig(Section):
     model: str = "embedded"  # or any open_clip architecture
     weights: str | None = None  # a pretrained tag, or a file (known by its suffix)
@@ -106,6 +116,7 @@ class GeneratorConfig(Section):
     steps: Count = 800
     batch: Count = 16  # sentences whose images are searched in a step
     readings: Count = 128  # and sentences of mosaics that are read
+    accumulate: Count = 1  # batches, of both, whose gradients make a step
     rate: Annotated[float, Field(gt=0)] = 2e-3
     save_every: Count = 100
 
@@ -252,3 +263,7 @@ class BenchmarkConfig(Section):
     untrained: tuple[Literal["vit_b", "vit_l", "vit_h", "mobile_sam"], ...] = ()  # SAMs raced without weights
     batch: Count = 8  # sentences that networks read at once
     steps: Count = 20  # of each training that is timed
+    # of engine:
+    shards: Annotated[int, Field(ge=4)] = 20
+    shard_seconds: tuple[Annotated[float, Field(gt=0)], ...] = (0.2, 1.0)  # that a shard sleeps
+    pairs: Count = 1_000_000  # that are planned

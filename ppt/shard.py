@@ -3,6 +3,7 @@
 shards/00000.jsonl  shards/00000.safetensors  shards/00000.done.json (last: the others' hashes)
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Shard:
     manifest: str  # fingerprint: a shard of another recipe does not count
     key: str
     items: tuple[str, ...]
+    seconds: float = 0.0  # that one item may take, where a worker process makes it; 0: any
+
+    def __str__(self) -> str:
+        return f"shard {self.key} of {self.folder}"
 
     def write(
         self,
@@ -39,7 +44,11 @@ class Shard:
         tensors: Mapping[str, np.ndarray] | None = None,
         failures: Sequence[Failure] = (),
     ) -> None:
-        """Write rows (JSON objects) and/or tensors (name -> array), then the marker that makes them count."""
+        """Write rows (JSON objects) and/or tensors (name -> array), then the marker that makes them count.
+
+        Several processes may write the same shard at the same time: they write the same bytes.
+        """
+        writer = secrets.token_hex(4)
         payloads: dict[str, bytes] = {}
         if rows is not None:
             payloads[f"{self.key}.jsonl"] = json_lines(rows)
@@ -47,14 +56,14 @@ class Shard:
             arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
             payloads[f"{self.key}.safetensors"] = safetensors.save(arrays)
         for name, data in payloads.items():
-            write_atomic(self.folder / "shards" / name, data)
+            write_atomic(self.folder / "shards" / name, data, writer)
         done = {
             "manifest": self.manifest,
             "items": list(self.items),
             "files": {name: identity(data) for name, data in payloads.items()},
             "failures": [asdict(failure) for failure in failures],
         }
-        write_atomic(self._marker, sealed(done))
+        write_atomic(self._marker, sealed(done), writer)
 
     @property
     def _marker(self) -> Path:

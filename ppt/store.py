@@ -8,7 +8,8 @@ therefore loses at most the shards in flight, and the same command afterwards gi
 holds a time or a host.
 
 Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
-`finish`.
+`finish`. Or several take a share of the shards each, at the same time: `begin_share`; then one begins the
+whole, and finishes.
 Reading: `Artifact.open`.
 """
 
@@ -21,10 +22,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from ppt import attempts, locks
 from ppt.config import fingerprint
 from ppt.durable import (
     ensure,
@@ -42,7 +44,8 @@ from ppt.manifest import Manifest, difference
 from ppt.shard import Failure, Shard
 
 _OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
-_BEFORE_MANIFEST = {".lock", "manifest.json.tmp"}
+_BEFORE_MANIFEST = {locks.NAME, "manifest.json.tmp"}
+PATIENCE = 60.0  # seconds that whoever begins a share waits for others that begin theirs
 _KEY = re.compile(r"\d{5,}")
 
 
@@ -65,7 +68,7 @@ class BusyArtifact(ArtifactError):  # noqa: N818
 class Writer:
     """The write side of one artifact, holding its lock. Use it in a `with` block."""
 
-    def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lock: FileLock) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lock: BaseFileLock) -> None:
         self.folder = folder
         self.manifest = manifest
         self.shards = tuple(shards)
@@ -92,6 +95,9 @@ class Writer:
             )
         for name, data in _closing(self.manifest, self.shards).items():
             ensure(self.folder / name, data)
+        for leftover in self.folder.glob("shards/*.tmp"):  # of workers that died
+            leftover.unlink(missing_ok=True)
+        attempts.forget(self.folder)
         return Artifact.open(self.folder)
 
 
@@ -182,17 +188,7 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
     """
     for key in plan:
         assert _KEY.fullmatch(key), f"a shard's key is five digits or more, got {key!r}"
-    _refuse_foreign(folder)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise BusyArtifact(
-            f"{folder}: another run is writing here; wait for it, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise _unwritable(folder, str(error.strerror or error)) from None
+    lock = _locked(folder)
     try:
         if not fresh:
             _refuse_stale(folder, manifest)
@@ -200,8 +196,7 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
             leftover.unlink()
         if fresh:
             _clear(folder)
-        ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
-        ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
+        _leave_recipe(folder, manifest)
         shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
         writer = Writer(folder, manifest, shards, lock)
         _sweep(writer)
@@ -224,6 +219,63 @@ def _unwritable(folder: Path, reason: str) -> ArtifactError:
     return ArtifactError(
         f"{folder}: cannot be written to ({reason}); make it writable, or choose another folder with --output"
     )
+
+
+def begin_share(
+    folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], share: tuple[int, int]
+) -> Writer:
+    """Find out what is left to do of a share of the plan: with (3, 16) of every 16th shard from number 3,
+    counted from 0. The others may be written at the same time, from any machine, and so may the same.
+
+    Nothing is swept and nothing is finished: that is for `begin` afterwards. Raises as `begin`, BusyArtifact
+    only while another run begins or writes the whole.
+    """
+    number, count = share
+    lock = _locked(folder, begins_share=True)
+    try:
+        _refuse_stale(folder, manifest)
+        _leave_recipe(folder, manifest)
+        own = locks.share(folder)
+    finally:
+        lock.release()
+    mine = sorted(plan, key=int)[number::count]
+    shards = [Shard(folder, manifest.fingerprint, key, tuple(plan[key])) for key in mine]
+    writer = Writer(folder, manifest, shards, own)
+    if writer.missing:
+        (folder / "index.json").unlink(missing_ok=True)  # what it promises is about to change
+    return writer
+
+
+def clear(folder: Path) -> None:
+    """Remove the artifact, if there is one. Raises BusyArtifact, or ArtifactError where it is not ours."""
+    lock = _locked(folder)
+    try:
+        _clear(folder)
+    finally:
+        lock.release()
+
+
+def _locked(folder: Path, begins_share: bool = False) -> BaseFileLock:
+    """The lock of the whole artifact, held. Whoever begins a share waits until others have begun theirs."""
+    _refuse_foreign(folder)
+    try:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        lock = locks.whole(folder, PATIENCE if begins_share else 0.0)
+    except Timeout:
+        said = "another run is writing here; wait for it, or choose another folder"
+        raise BusyArtifact(f"{folder}: {said}") from None
+    except OSError as error:
+        raise _unwritable(folder, str(error.strerror or error)) from None
+    sharers = [] if begins_share else locks.sharers(folder)
+    if sharers:
+        lock.release()
+        raise BusyArtifact(f"{folder}: shares of it are being written ({sharers[0]}); wait for them")
+    return lock
+
+
+def _leave_recipe(folder: Path, manifest: Manifest) -> None:
+    ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
+    ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -266,6 +318,7 @@ def _clear(folder: Path) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
+    attempts.forget(folder)
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
     joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]

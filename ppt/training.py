@@ -9,6 +9,7 @@ training that was killed goes on as if nothing had happened.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from torch import Tensor, nn
 
 from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
-from ppt.engine import Interrupted
+from ppt.engine import Interrupted, stop_requests
 from ppt.peers import Peers
+
+NAMED = 4
+"""Items of a batch without a finite loss that are named at once."""
 
 
 class DivergenceError(RuntimeError):
-    """Losses that stay without a number; its text says since when, and what is kept."""
+    """Losses that stay without a number; its text says since when, of what, and what is kept."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +116,20 @@ def train(
     until: int | None = None,
     held: Held | None = None,
     peers: Peers = Peers(),  # noqa: B008 -- frozen
-    stopped: Sequence[int] = (),
+    items_of: Callable[[int], Sequence[str]] | None = None,
 ) -> dict[str, Tensor]:
     """Train `model` in place and return the averaged weights of its state: the last, or with `held` the best.
 
     The losses are summed. A step whose loss or gradient is not finite changes nothing and is counted. Raises
-    DivergenceError after plan.patience of them in a row: the last checkpoint stays. `log` gets a line a step,
-    and on resuming loses those after the checkpoint. `until` stops before that step, as if killed right after
-    a checkpoint; None goes to the end. Of several `peers` the first reads and writes; all return the same.
-    `stopped` is looked at after every step: where a signal's number is in it by then, a checkpoint is saved
-    and Interrupted raised.
+    DivergenceError after plan.patience of them in a row: the last checkpoint stays, and `items_of` a batch's
+    number says what was in them, in diverged.jsonl beside the log. `log` gets a line a step, and on resuming
+    loses those after the checkpoint. `until` stops before that step, as if killed right after a checkpoint;
+    None goes to the end. After a signal the step is finished, a checkpoint saved and Interrupted raised.
+
+    Of several `peers` the first reads and writes; all return the same. A step takes plan.accumulate times
+    peers.count batches, numbered on from the step before. So whoever goes on with as many batches a step, in
+    more processes or in fewer, goes on along the same curve, but for the last bits. A signal ends several at
+    once: they would not stop after the same step.
     """
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
@@ -140,54 +148,52 @@ def train(
     rows = _kept(log, start) if peers.first else []
     over = held is not None and peers.told(best.over(held))
     end = plan.steps if until is None else min(until, plan.steps)
-    for step in range(start, end):
-        if over:
-            break
-        optimiser.zero_grad(set_to_none=True)
-        shown = _backward(model, losses_of, plan, step, peers)
-        good = shown is not None
-        if good:
-            norms = [nn.utils.clip_grad_norm_(part, plan.clip) for part in _parts(model)]
-            good = bool(torch.isfinite(torch.stack(norms)).all())
-        if good:
-            for group in optimiser.param_groups:
-                group["lr"] = plan.rate_at(step)
-            optimiser.step()
-            _average(average, model, min(plan.average, (step + 1) / (step + 10)))
-        bad = 0 if good else bad + 1
-        if bad > plan.patience:
-            raise DivergenceError(
-                f"{log.parent}: no finite loss since step {step - plan.patience}; the checkpoint before it "
-                "is kept; lower the learning rate and use --fresh"
-            )
-        row = {name: round(value, 6) for name, value in shown.items()} if good and shown else {"skipped": 1.0}
-        rows.append({"step": step, **row})
-        if after_step is not None:
-            after_step(step, row)
-        due = (step + 1) % plan.save_every == 0 or step + 1 == end
-        stop = bool(stopped)
-        if due or stop:
-            if peers.first:
-                state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
-                if held is not None:
-                    if due:
-                        best.ask(held, average)
-                        rows[-1] |= {"held_out": round(best.score, 6), "alike": round(best.alike, 6)}
-                    state["best"] = vars(best)
-                write_atomic(log, json_lines(rows))
-                checkpoints.save(step + 1, {**state, "bad": bad})
-            over = peers.told(held is not None and best.over(held))
-        if stop:
-            raise Interrupted(stopped[0])
+    with stop_requests() if peers.count == 1 else nullcontext([]) as stopped:
+        for step in range(start, end):
+            if over:
+                break
+            optimiser.zero_grad(set_to_none=True)
+            shown = _backward(model, losses_of, plan, step, peers)
+            good = shown is not None
+            if good:
+                norms = [nn.utils.clip_grad_norm_(part, plan.clip) for part in _parts(model)]
+                good = bool(torch.isfinite(torch.stack(norms)).all())
+            if good:
+                for group in optimiser.param_groups:
+                    group["lr"] = plan.rate_at(step)
+                optimiser.step()
+                _average(average, model, min(plan.average, (step + 1) / (step + 10)))
+            bad = 0 if good else bad + 1
+            if bad > plan.patience:
+                raise _diverged(range(step - plan.patience, step + 1), plan, log, peers, items_of)
+            row = {"skipped": 1.0}
+            if good and shown:
+                row = {name: round(value, 6) for name, value in shown.items()}
+            rows.append({"step": step, **row})
+            if after_step is not None:
+                after_step(step, row)
+            due = (step + 1) % plan.save_every == 0 or step + 1 == end
+            stop = bool(stopped)
+            if due or stop:
+                if peers.first:
+                    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+                    if held is not None:
+                        if due:
+                            best.ask(held, average)
+                            rows[-1] |= {"held_out": round(best.score, 6), "alike": round(best.alike, 6)}
+                        state["best"] = vars(best)
+                    write_atomic(log, json_lines(rows))
+                    checkpoints.save(step + 1, {**state, "bad": bad})
+                over = peers.told(held is not None and best.over(held))
+            if stop:
+                raise Interrupted(stopped[0])
     return average if held is None else peers.told(best.state)
 
 
 def _backward(
     model: nn.Module, losses_of: Callable[[int], Mapping[str, Tensor]], plan: Plan, step: int, peers: Peers
 ) -> dict[str, float] | None:
-    """The gradients of a step's batches, and the mean losses of this process's own; None where one of them
-    all is not finite.
-    """
+    """The gradients and the mean losses of a step's batches; None where one of them all is not finite."""
     device = next(model.parameters()).device.type
     shown: dict[str, float] = {}
     good = True
@@ -195,28 +201,51 @@ def _backward(
         with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):
             losses = losses_of((step * plan.accumulate + part) * peers.count + peers.rank)
             loss = torch.stack(list(losses.values())).sum() / plan.accumulate
+        for name, value in losses.items():
+            shown[name] = shown.get(name, 0.0) + value.item() / plan.accumulate
         good = bool(torch.isfinite(loss))
         if not good:
             break
         loss.backward()
-        for name, value in losses.items():
-            shown[name] = shown.get(name, 0.0) + value.item() / plan.accumulate
-    if not peers.all(good):
-        return None
-    _share(model, peers)
-    return shown
+    if peers.count > 1:
+        good, shown = _share(model, good, shown, peers)
+    return shown if good else None
 
 
 @torch.no_grad()
-def _share(model: nn.Module, peers: Peers) -> None:
-    """The mean of all processes' gradients; those a batch has no use for count as 0."""
-    if peers.count == 1:
-        return
+def _share(
+    model: nn.Module, good: bool, shown: Mapping[str, float], peers: Peers
+) -> tuple[bool, dict[str, float]]:
+    """Every gradient becomes the mean of all processes'; whether all are good, and their mean losses. One
+    question to the others, whatever is asked. What no batch has a use for has no gradient, as in one process.
+    """
     learned = [p for p in model.parameters() if p.requires_grad]
-    for parameter in learned:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    peers.average([p.grad for p in learned if p.grad is not None])
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learned]
+    used = [p.grad is not None for p in learned]
+    told = torch.tensor([good, *used, *shown.values()], dtype=gradients[0].dtype, device=gradients[0].device)
+    peers.average([*gradients, told])
+    good, *rest = told.tolist()
+    for parameter, gradient, share in zip(learned, gradients, rest, strict=False):
+        parameter.grad = gradient if share > 0 else None
+    return good == 1, dict(zip(shown, rest[len(learned) :], strict=True))
+
+
+def _diverged(
+    steps: range, plan: Plan, log: Path, peers: Peers, items_of: Callable[[int], Sequence[str]] | None
+) -> DivergenceError:
+    """What to say of steps without a finite loss; the first process also writes what was in them."""
+    batches, path = plan.accumulate * peers.count, log.with_name("diverged.jsonl")
+    said = f"{log.parent}: no finite loss since step {steps.start}"
+    if items_of is not None and peers.first:
+        numbers = ((step, step * batches + part) for step in steps for part in range(batches))
+        rows = [{"step": step, "batch": n, "items": [*items_of(n)]} for step, n in numbers]
+        write_atomic(path, json_lines(rows))
+        first = ", ".join(rows[0]["items"][:NAMED])
+        said += f", whose first batch holds {first}; {path} names all that were in them"
+    return DivergenceError(
+        f"{said}; the checkpoint before it is kept; mend or leave out what is wrong, or lower the learning"
+        " rate, and use --fresh"
+    )
 
 
 def _parts(model: nn.Module) -> list[list[nn.Parameter]]:

@@ -21,6 +21,7 @@ from pipelines.asking import read_example
 from pipelines.doors import open_clip_door, open_sam_door
 from pipelines.pieces import StoredPieces
 from pipelines.s2_points.own_pairs import lesson_settings
+from ppt.attempts import attempted
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
@@ -37,7 +38,7 @@ from ppt.report import preview
 from ppt.rle import encode
 from ppt.seeding import generator
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, begin
+from ppt.store import Artifact
 from ppt.types import RelevanceMap
 
 STAGE, NAME = "points", "mosaics"
@@ -56,7 +57,9 @@ class Context:
 
 
 def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
-    """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask."""
+    """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask, or that
+    is a share of it.
+    """
     records = Artifact.open(output / "records")
     chosen = best(lessons, config.generator.pieces)
     if len(chosen) < 2:
@@ -73,10 +76,12 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamMo
     names = [f"mosaic{i:06d}" for i in range(config.generator.mosaics)]
     size = config.shard_size
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
-    here = (clip, sam) if config.workers == 0 else None
-    with begin(output / STAGE / NAME, manifest, plan) as writer:
+    here = (clip, sam) if config.in_process else None
+    with stage.begun(config, output / STAGE / NAME, manifest, plan) as writer:
         make_context = functools.partial(_context, config, output, rows, here)
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
+        if artifact is None:
+            return None
         if not (artifact.folder / "preview.png").exists():
             _preview(artifact, _pieces(config, output, rows), config)
     return artifact
@@ -111,7 +116,7 @@ def shard_of_mosaics(context: Context, shard: Shard) -> None:
     tensors: dict[str, np.ndarray] = {}
     rows: list[dict[str, Any]] = []
     failures: list[Failure] = []
-    for name in shard.items:
+    for name in attempted(shard, STAGE, shard.items, lambda name: [name], failures):
         try:
             mosaic, said = drawn(context.config, context.pieces, name)
         except images.ImageError as error:  # an image that went away

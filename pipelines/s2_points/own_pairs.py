@@ -29,8 +29,8 @@ from ppt.prompting import Answer, Prompt, ask, coverage
 from ppt.records import images
 from ppt.report import preview
 from ppt.rle import Rle
-from ppt.shard import Shard
-from ppt.store import Artifact, begin
+from ppt.shard import Failure, Shard
+from ppt.store import Artifact
 from ppt.types import PointSet, Record, RelevanceMap, Source
 
 STAGE = "points"
@@ -71,8 +71,10 @@ def make(
     prompter: Prompter,
     sam: SamModel,
     teacher: str,
-) -> Artifact:
-    """Make `folder` complete. teacher: sha256 of the generator's weights; "peak" for the first."""
+) -> Artifact | None:
+    """Make `folder` complete; None where that is a share of it. teacher: sha256 of the generator's weights;
+    "peak" for the first.
+    """
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
     asked = {} if prompter.generator is None else {"sets": config.points.sets}
     manifest = Manifest(
@@ -84,7 +86,7 @@ def make(
         seed=config.seed,
     )
     teaching = Teaching(source, stage.held_out(records, config.generator.splits))
-    own_sam = sam if config.workers == 0 else None
+    own_sam = sam if config.in_process else None
     make_context = functools.partial(_context, config, output, prompter, teaching, own_sam)
     there = {key: {row["id"] for row in relevance.rows(key)} for key in relevance.keys}
     plan = {
@@ -95,8 +97,10 @@ def make(
         ]
         for key in there
     }
-    with begin(folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
+    with stage.begun(config, folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
         artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
+        if artifact is None:
+            return None
     if not (folder / "preview.png").exists():
         _preview(artifact, records, config, output)
     return artifact
@@ -111,13 +115,12 @@ def _context(
 def shard_of_lessons(context: Context, shard: Shard) -> None:
     """Write one shard; a sentence without a pseudo-mask has confidence 0 and nothing to teach."""
     tensors = context.asking.relevance.tensors(shard.key)
-    rows, failures = [], []
+    rows: list[dict[str, Any]] = []
+    failures: list[Failure] = []
     covers: dict[str, np.ndarray] = {}
-    for answered, failed in context.asking.answers(STAGE, shard.key, context.teaching.teaches):
-        failures += failed
-        if answered:
-            vectors = np.stack([tensors[f"text/{r.pair.id}"].astype(np.float32) for r, *_ in answered])
-            rows += _lessons(context, answered, vectors @ vectors.T, covers)
+    for answered in context.asking.answers(STAGE, shard, failures, context.teaching.teaches):
+        vectors = np.stack([tensors[f"text/{r.pair.id}"].astype(np.float32) for r, *_ in answered])
+        rows += _lessons(context, answered, vectors @ vectors.T, covers)
     shard.write(rows, covers, failures)
 
 

@@ -28,8 +28,11 @@ WINDOW = 25
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """What is drawn: an example, its lesson, and what SAM made of the image where it is asked."""
+    """What is drawn: the sentence's id, an example, its lesson, and what SAM made of the image where it is
+    asked.
+    """
 
+    id: str
     example: Example
     lesson: Lesson
     through: ThroughSam | None = None
@@ -82,7 +85,7 @@ class LessonSource:
         row = rows[place]
         example = read_example(tensors, row["features"], row["id"], (row["height"], row["width"]))
         lesson = Lesson.from_row(row, tensors[f"covers/{row['covers']}"])
-        return Taught(example, lesson, _through(row, tensors))
+        return Taught(row["id"], example, lesson, _through(row, tensors))
 
 
 def _through(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> ThroughSam | None:

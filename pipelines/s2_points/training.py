@@ -1,7 +1,8 @@
 """The generator's training: sources opened by the curriculum, in stretches between rounds of pseudo-masks."""
 
+import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from pipelines.s2_points import mosaics, own_pairs
 from pipelines.s2_points.sources import LessonSource, ReadingSource, Taught
 from pipelines.s2_points.watch import Watch
+from pipelines.together import made
 from ppt.backbones.clip import Clip
 from ppt.backbones.sam import SamModel
 from ppt.backbones.weights import resolve_device
@@ -22,7 +24,7 @@ from ppt.checkpoint import Checkpoints
 from ppt.config import Config
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, json_lines, write_atomic
-from ppt.engine import stop_requests
+from ppt.peers import Peers
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import confidence_loss, point_losses
 from ppt.points.prompter import Prompter
@@ -56,7 +58,7 @@ THROUGH_SAM = 1
 @dataclass(frozen=True)
 class Workshop:
     """What a training works with. home: where its own artifacts lie, DIR/points in a run. fingerprint: of the
-    manifest there; a checkpoint belongs to one.
+    manifest there; a checkpoint belongs to one. peers: who train it together.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Workshop:
     clip: Clip
     sam: SamModel
     fingerprint: str
+    peers: Peers
 
     @cached_property
     def relevance(self) -> Artifact:
@@ -80,7 +83,7 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Train to the end, resuming where it stopped; returns the arguments of `PointGenerator` and the averaged
     state.
     """
-    settings = shop.config.generator
+    settings, peers = shop.config.generator, shop.peers
     shop.folder.mkdir(parents=True, exist_ok=True)
     sources, readings = _first_sources(shop)
     if "referring" in settings.sources:
@@ -94,12 +97,18 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     sizes = _sizes(shop)
     device = resolve_device(shop.config.device)
     network = _new_network(shop, sizes).to(device)
-    plan = Plan(settings.steps, settings.rate, save_every=settings.save_every)
+    plan = Plan(settings.steps, settings.rate, save_every=settings.save_every, accumulate=settings.accumulate)
     checkpoints = Checkpoints(shop.folder, shop.fingerprint)
-    watch = Watch(shop.config, shop.output, shop.folder, network)
+    watch = Watch(shop.config, shop.output, shop.folder, network) if peers.first else None
 
-    def losses_of(step: int) -> dict[str, Tensor]:
-        batch = draw(sources, curriculum, step / settings.steps, step, settings.batch, settings.seed)
+    def progress(number: int) -> float:
+        return number // (settings.accumulate * peers.count) / settings.steps
+
+    def drawn(number: int) -> list[Taught]:
+        return draw(sources, curriculum, progress(number), number, settings.batch, settings.seed)
+
+    def losses_of(number: int) -> dict[str, Tensor]:
+        batch = drawn(number)
         scene = collate([one.example for one in batch], device)
         lessons = [one.lesson if settings.negative else one.lesson.positive() for one in batch]
         sets = network(scene)
@@ -108,31 +117,38 @@ def train_generator(shop: Workshop) -> tuple[dict[str, Any], dict[str, Tensor]]:
         said = verdicts(shop.sam, sets, asked, settings.negative) if by_sam else None
         found = point_losses(sets, scene, lessons, settings.ignore, said)
         losses = {name: getattr(found, name) for name in WEIGHTS if hasattr(found, name)}
-        if readings is not None and curriculum.shares(step / settings.steps)["mosaic"] > 0:
-            losses["confidence"] = _confidence(network, readings, step, settings)
+        if readings is not None and curriculum.shares(progress(number))["mosaic"] > 0:
+            losses["confidence"] = _confidence(network, readings, number, settings)
         if settings.through_sam:
             losses["mask"] = sam_loss(shop.sam, sets, asked)
         return {name: WEIGHTS[name] * loss for name, loss in losses.items()}
 
     def stretch(until: int | None) -> dict[str, Tensor]:
         log = shop.folder / "log.jsonl"
-        with stop_requests() as stopped:
-            return train(network, losses_of, plan, checkpoints, log, watch, until, stopped=stopped)
+        named = functools.partial(_named, drawn)
+        return train(network, losses_of, plan, checkpoints, log, watch, until, peers=peers, items_of=named)
 
     known: list[tuple[int, LessonSource]] = []
     for number, step in enumerate(rounds(curriculum, settings.refreshes, settings.steps)):
         path = shop.folder / f"round_{number}.safetensors"
-        if step > 0 and not path.exists():
-            write_atomic(path, save(stretch(step)))
-        made = _referring(shop, number, sizes, path if step > 0 else None)
+        if step > 0:
+            state = stretch(step)  # to there, even where an older checkpoint must do
+            if peers.first and not path.exists():
+                write_atomic(path, save(state))
+            peers.told(None)
+        masks = _referring(shop, number, sizes, path if step > 0 else None)
         before = sources["referring"]
-        if before is not None and not (made.confidence > 0).any():
-            print(f"points: round {number} found no mask; the pseudo-masks before it stay", file=sys.stderr)
+        if before is not None and not (masks.confidence > 0).any():
+            if peers.first:
+                said = f"points: round {number} found no mask; the pseudo-masks before it stay"
+                print(said, file=sys.stderr)
         else:
-            sources["referring"] = made
-            known.append((step, made))
+            sources["referring"] = masks
+            known.append((step, masks))
     state = stretch(None)
-    write_atomic(shop.folder / "schedule.json", json_lines([*schedule(curriculum, known, settings.steps)]))
+    if peers.first:
+        moments = [*schedule(curriculum, known, settings.steps)]
+        write_atomic(shop.folder / "schedule.json", json_lines(moments))
     return sizes, state
 
 
@@ -148,6 +164,10 @@ def _confidence(
     rng = generator(settings.seed, "points/names", str(step))
     reading = replace(reading, words=names_mixed(reading.words, [one.names for one in drawn], rng))
     return confidence_loss(network.judge, reading, [one.meant for one in drawn])
+
+
+def _named(drawn: Callable[[int], list[Taught]], number: int) -> list[str]:
+    return [one.id for one in drawn(number)]
 
 
 def _through(batch: Sequence[Taught]) -> list[ThroughSam | None]:
@@ -222,24 +242,33 @@ def _first_sources(shop: Workshop) -> tuple[dict[Source, LessonSource | None], R
         return {}, None
     peak = Prompter(config.points.model_copy(update={"method": "peak"}))
     folder = shop.output / STAGE / "object_centric"
-    singles = own_pairs.make(config, shop.output, folder, "object_centric", peak, shop.sam, "peak")
-    if not any(row["confidence"] > 0 for row in singles.rows()):
-        print(
-            "points: no object-centric pair has a pseudo-mask, so there are no mosaics either: nothing "
-            "teaches places and true negatives; mark such pairs with source object_centric",
-            file=sys.stderr,
-        )
+    singles = made(
+        shop.peers,
+        config,
+        lambda mine: own_pairs.make(mine, shop.output, folder, "object_centric", peak, shop.sam, "peak"),
+    )
+    if singles is None or not any(row["confidence"] > 0 for row in singles.rows()):
+        if shop.peers.first:
+            print(
+                "points: no object-centric pair has a pseudo-mask, so there are no mosaics either: nothing "
+                "teaches places and true negatives; mark such pairs with source object_centric",
+                file=sys.stderr,
+            )
         return {}, None
     found: dict[Source, LessonSource | None] = {}
     if "object_centric" in wanted:
         found["object_centric"] = LessonSource(
             "object_centric", singles, shop.relevance, config.generator.seed
         )
-    made = mosaics.make(config, shop.output, singles, shop.clip, shop.sam) if "mosaic" in wanted else None
-    if made is None:
+    if "mosaic" not in wanted:
         return found, None
-    found["mosaic"] = LessonSource("mosaic", made, made, config.generator.seed)
-    return found, ReadingSource(made, config.generator.seed)
+    several = made(
+        shop.peers, config, lambda mine: mosaics.make(mine, shop.output, singles, shop.clip, shop.sam)
+    )
+    if several is None:
+        return found, None
+    found["mosaic"] = LessonSource("mosaic", several, several, config.generator.seed)
+    return found, ReadingSource(several, config.generator.seed)
 
 
 def _curriculum(config: Config, sources: Mapping[Source, LessonSource | None]) -> Curriculum:
@@ -257,7 +286,12 @@ def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path
         prompter = Prompter(points, network.eval().requires_grad_(False))
         teacher = identity(weights.read_bytes())["sha256"]
     folder = shop.home / f"referring_{number}"
-    lessons = own_pairs.make(shop.config, shop.output, folder, "referring", prompter, shop.sam, teacher)
+    lessons = made(
+        shop.peers,
+        shop.config,
+        lambda mine: own_pairs.make(mine, shop.output, folder, "referring", prompter, shop.sam, teacher),
+    )
+    assert lessons is not None
     return LessonSource("referring", lessons, shop.relevance, shop.config.generator.seed)
 
 

@@ -4,7 +4,7 @@
 
 or, on several GPUs, a batch for each at every step:
 
-    torchrun --nproc-per-node 8 -m pipelines.cli segmenter CONFIG.yaml --output DIR
+    torchrun --nproc-per-node 8 -m ppt segmenter CONFIG.yaml --output DIR
 
 Reads DIR/records, DIR/labels and the images of the pairs that may teach. Writes DIR/segmenter: what was
 learned (`shards/00000.safetensors`, without CLIP's own weights or SAM's), a preview of it on fixed images,
@@ -13,9 +13,7 @@ image that some sentence of another split is about teaches nothing. Labels of im
 mosaics, too. No truth is read.
 """
 
-import shutil
 import sys
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,19 +24,20 @@ from jaxtyping import Bool
 from pipelines import stage
 from pipelines.doors import open_sam_door, open_staged_door
 from pipelines.s5_segmenter.lessons import Pseudo, held_out, taught
+from pipelines.together import peers_of, trained
 from ppt.backbones.weights import resolve_device
 from ppt.checkpoint import Checkpoints
 from ppt.config import Config, ConfigError
-from ppt.engine import stop_requests
 from ppt.manifest import Manifest
-from ppt.peers import Peers, joined
+from ppt.peers import Peers
 from ppt.report import preview
 from ppt.seeding import torch_generator
 from ppt.segmenter.learner import Learner, Weights
 from ppt.segmenter.model import Design, Segmenter
 from ppt.segmenter.noise import Measures
 from ppt.segmenter.reader import SHARD, Reader, rows_and_tensors
-from ppt.store import Artifact, begin
+from ppt.shard import Shard
+from ppt.store import Artifact
 from ppt.training import Held, Plan, train
 
 STAGE = "segmenter"
@@ -57,7 +56,7 @@ def run(
     """Make DIR/<name> complete, of the labels in DIR/<labels>. Raises ConfigError, StaleArtifact,
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
     """
-    with joined() as peers:
+    with peers_of(config) as peers:
         return _run(config, output, fresh, name, labels, peers)
 
 
@@ -77,11 +76,13 @@ def _run(config: Config, output: Path, fresh: bool, name: str, labels: str, peer
             f" (got {config.segmenter.noise.correction})"
         )
     records, given = Artifact.open(output / "records"), Artifact.open(output / labels)
-    together = {"processes": peers.count} if peers.count > 1 else {}
+    sections = config.sections("clip", "segmenter", *(["sam"] if pointing else []))
+    # Whatever the number of processes: who goes on must take as many batches a step.
+    sections["segmenter"]["accumulate"] *= peers.count
     manifest = Manifest(
         STAGE,
         schema_version=1,
-        config=config.sections("clip", "segmenter", *(["sam"] if pointing else [])) | together,
+        config=sections,
         inputs={"records": records.fingerprint, "labels": given.fingerprint},
         weights={"clip": clip.weights_sha256, **({"sam": sam.weights_sha256} if sam else {})},
         seed=config.seed,
@@ -100,22 +101,12 @@ def _run(config: Config, output: Path, fresh: bool, name: str, labels: str, peer
             )
         return _train(config, lessons, asked, folder, manifest.fingerprint, peers), lessons
 
-    if not peers.first:
-        if peers.told(False):
-            learned()
-        peers.told(None)
-        return stage.summary(Artifact.open(output / name), made=0)
-    with begin(output / name, manifest, {SHARD: ["segmenter"]}, fresh) as writer:
-        peers.told(bool(writer.missing))
-        for shard in writer.missing:
-            if fresh and folder.exists():
-                shutil.rmtree(folder)
-            segmenter, lessons = learned()
-            _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
-            shard.write(*rows_and_tensors(segmenter, size))
-        summary = stage.summary(writer.finish(), made=len(writer.missing))
-    peers.told(None)
-    return summary
+    def keep(shard: Shard, found: tuple[Segmenter, Pseudo]) -> None:
+        segmenter, lessons = found
+        _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
+        shard.write(*rows_and_tensors(segmenter, size))
+
+    return trained(peers, output / name, manifest, {SHARD: ["segmenter"]}, fresh, learned, keep)
 
 
 def _check_pointing(config: Config) -> None:
@@ -157,6 +148,7 @@ def _train(
             settings.steps * settings.accumulate * peers.count,
             plain,
             room=int(settings.memory_gib * 2**30),
+            together=settings.accumulate * peers.count,
         ).to(device)
 
     def losses_of(step: int) -> dict[str, torch.Tensor]:
@@ -180,10 +172,8 @@ def _train(
             settings.settled,
         )
     log = folder / "log.jsonl"
-    known = Checkpoints(folder, fingerprint)
-    # Several would not stop after the same step: they leave at once.
-    with stop_requests() if peers.count == 1 else nullcontext(()) as stopped:
-        state = train(learner, losses_of, plan, known, log, held=held, peers=peers, stopped=stopped)
+    checkpoints = Checkpoints(folder, fingerprint)
+    state = train(learner, losses_of, plan, checkpoints, log, held=held, peers=peers, items_of=lessons.named)
     learner.load_state_dict(state)
     return learner.segmenter.eval().requires_grad_(False)
 

@@ -107,10 +107,22 @@ class Pseudo:
         `segmenter.mosaic_images`, the rest from images, all at random; of each up to `segmenter.together`
         sentences.
         """
+        return self.lessons(self._chosen(step))
+
+    def named(self, step: int) -> list[str]:
+        """What `drawn` holds, for people: image and sentence of each, or a mosaic and the sentence."""
+        chosen = self._chosen(step)
+        images = [
+            self.taught[one.number].labels[0].image if 0 <= one.number < len(self.taught) else "a mosaic"
+            for one in chosen
+        ]
+        return [f"{image}: {one.text}" for image, one in zip(images, chosen, strict=True)]
+
+    def _chosen(self, step: int) -> list[Lesson]:
         settings = self._config.segmenter
         rng = generator(settings.seed, "segmenter/batch", str(step))
         of_mosaics = self._mosaics(rng, round(settings.mosaics * settings.batch))
-        return self.lessons([*of_mosaics, *self._labels(rng, settings.batch - len(of_mosaics))])
+        return [*of_mosaics, *self._labels(rng, settings.batch - len(of_mosaics))]
 
     def _labels(self, rng: np.random.Generator, wanted: int) -> list[Lesson]:
         found: list[Lesson] = []

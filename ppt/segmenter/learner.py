@@ -97,16 +97,18 @@ class Learner(nn.Module):
         steps: int,
         plain: frozenset[int] = frozenset(),
         room: int = 0,
+        together: int = 1,
     ) -> None:
-        """steps: of the whole training. plain: tokens that are never worth hiding, as articles are not. room:
-        bytes for what CLIP makes of images, see `Album`.
+        """steps: of the whole training, each a batch. plain: tokens that are never worth hiding, as articles
+        are not. room: bytes for what CLIP makes of images, see `Album`. together: steps that are taken at
+        once, their gradients averaged.
         """
         super().__init__()
         self.segmenter, self.weights, self.measures, self.steps = segmenter, weights, measures, steps
         self.teacher = Teacher(segmenter) if measures.ask_teacher else None
         self.album = Album(segmenter, room)
         self.early = EarlyLearning(steps, measures.correction) if measures.correction else None
-        self._plain = sorted(plain)
+        self._plain, self._together, self._followed = sorted(plain), together, -1
         width, text = segmenter.design.width, segmenter.towers.text
         heads: dict[str, nn.Module] = {}
         if weights.released and (weights.pairwise or weights.contrast):
@@ -128,7 +130,9 @@ class Learner(nn.Module):
         measures = self.measures
         looked, share = self.album.look(lessons.pixels, lessons.number.tolist()), None
         if self.teacher is not None:
-            self.teacher.follow(self.segmenter)
+            if step // self._together != self._followed:  # once for all that is taken at once
+                self.teacher.follow(self.segmenter)
+                self._followed = step // self._together
             share = self.teacher.share(looked, lessons.tokens, lessons.image)
         seen = self.segmenter.read(*self._hidden(looked, lessons, generator), lessons.image)
         lessons = lessons.on((int(seen.logits.shape[-2]), int(seen.logits.shape[-1])))

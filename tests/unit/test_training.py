@@ -34,12 +34,10 @@ def losses_of(model: nn.Module, poisoned: tuple[int, ...] = (), die_at: int = -1
     return losses
 
 
-def run(folder, plan: Plan = PLAN, fingerprint: str = "a", **how):
+def run(folder, plan: Plan = PLAN, fingerprint: str = "a", items_of=None, **how):
     folder.mkdir(exist_ok=True)
-    model = network()
-    average = train(
-        model, losses_of(model, **how), plan, Checkpoints(folder, fingerprint), folder / "log.jsonl"
-    )
+    model, known = network(), Checkpoints(folder, fingerprint)
+    average = train(model, losses_of(model, **how), plan, known, folder / "log.jsonl", items_of=items_of)
     return model.state_dict(), average
 
 
@@ -103,19 +101,66 @@ def test_many_in_a_row_stop_it_at_the_last_good_checkpoint(tmp_path):
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 
-def test_checkpoints_of_other_settings_and_damaged_ones_are_refused(tmp_path):
+def test_it_says_what_was_in_the_batches_that_have_no_loss(tmp_path):
+    with pytest.raises(DivergenceError, match=r"first batch holds item 10, item 11; .*diverged\.jsonl names"):
+        run(
+            tmp_path / "lost",
+            replace(PLAN, accumulate=2),
+            poisoned=range(10, 24),
+            items_of=lambda number: [f"item {number}"] if number != 10 else ["item 10", "item 11"],
+        )
+    rows = [json.loads(line) for line in (tmp_path / "lost" / "diverged.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["batch"]) for row in rows] == [
+        (5, 10), (5, 11), (6, 12), (6, 13), (7, 14), (7, 15),
+    ]  # fmt: skip
+    assert rows[-1]["items"] == ["item 15"]
+
+
+def test_checkpoints_of_other_settings_are_refused(tmp_path):
     run(tmp_path / "one")
     with pytest.raises(CheckpointError, match="other settings"):
         run(tmp_path / "one", fingerprint="b")
-    path = next((tmp_path / "one").glob("step_*.pt"))
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="damaged"):
-        run(tmp_path / "one")
 
 
-def test_only_the_last_checkpoint_is_kept(tmp_path):
+@pytest.mark.parametrize("ending", ["pt", "json"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: bytes(len(data)), None])
+def test_of_a_damaged_checkpoint_the_one_before_it_takes_the_place(tmp_path, capsys, ending, damage):
+    whole, averaged = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", die_at=10)
+    last = tmp_path / "cut" / f"step_00000008.{ending}"
+    if damage is not None:
+        last.write_bytes(damage(last.read_bytes()))
+    elif ending == "pt":
+        last.unlink()
+    known, _ = Checkpoints(tmp_path / "cut", "a").load()
+    assert known == (8 if damage is None and ending == "json" else 4)
+    if known == 4:
+        assert "step_00000008.pt: damaged; set aside, going on from step 4" in capsys.readouterr().err
+        assert not last.exists()
+        aside = [path.name for path in (tmp_path / "cut").glob("*.damaged")]
+        assert aside == (["step_00000008.pt.damaged"] if damage else [])
+    resumed, averaged_too = run(tmp_path / "cut")
+    assert equal(whole, resumed)
+    assert equal(averaged, averaged_too)
+    assert (tmp_path / "cut" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
+
+
+def test_where_all_checkpoints_are_damaged_a_person_decides(tmp_path):
     run(tmp_path / "one")
-    assert [p.name for p in (tmp_path / "one").glob("*.pt")] == ["step_00000012.pt"]
+    for path in (tmp_path / "one").glob("step_*.pt"):
+        path.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"12\.pt, .*08\.pt: damaged.*--fresh"):
+            run(tmp_path / "one")
+
+
+def test_the_last_two_checkpoints_are_kept_and_nothing_half_written(tmp_path):
+    run(tmp_path / "one")
+    (tmp_path / "one" / "step_00000009.pt.tmp").write_bytes(b"half")
+    run(tmp_path / "one")
+    names = {path.name for path in (tmp_path / "one").glob("step_*")}
+    assert names == {f"step_000000{step}.{ending}" for step in ("08", "12") for ending in ("pt", "json")}
 
 
 def test_the_rate_may_fall_along_a_power():

@@ -1,0 +1,139 @@
+"""A stage in several processes, as torchrun starts them: a training that all take part in, or a share of the
+shards for each.
+
+    torchrun --nproc-per-node 8 -m ppt run CONFIG.yaml --pairs PAIRS --output DIR
+
+Shards are shared out by their number, so that nothing is made twice; when all are there the first process
+closes the artifact, whose bytes are those of one process. What has no shards the first does alone.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines import stage
+from ppt import ray_training
+from ppt.backbones.weights import resolve_device
+from ppt.config import Config, ConfigError
+from ppt.manifest import Manifest
+from ppt.peers import Peers, joined
+from ppt.shard import Shard
+from ppt.store import Artifact, begin, clear
+
+T = TypeVar("T")
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+
+
+@contextmanager
+def peers_of(config: Config) -> Iterator[Peers]:
+    """The processes that this one works with. Raises ConfigError where the device cannot be shared out."""
+    try:
+        with joined(resolve_device(config.device).type) as peers:
+            if peers.count > 1 and ":" in config.device:
+                raise ConfigError(
+                    "device: several processes take a GPU each; expected cuda, auto or cpu"
+                    f" (got {config.device})"
+                )
+            yield peers
+    except ValueError as error:
+        if str(error).startswith("device: "):
+            raise ConfigError(str(error)) from None
+        raise
+
+
+def on_ray(
+    name: str, run: Callable[[Config, Path, bool], stage.Summary], config: Config, output: Path, fresh: bool
+) -> stage.Summary:
+    """A training, DIR/<name>, in workers of the Ray cluster that the config names."""
+    folder = output / name
+    if fresh and folder.exists():  # here and once, whatever happens to the workers
+        clear(folder)
+        shutil.rmtree(folder / "training", ignore_errors=True)
+    complete = (folder / "index.json").exists()
+    alone = config.model_copy(update={"engine": "local", "workers": 0})
+    ray_training.train_together(config.ray, _of_ray, {"run": run, "config": alone, "output": output}, output)
+    return stage.summary(Artifact.open(folder), made=0 if complete else 1)
+
+
+def _of_ray(given: dict[str, Any]) -> None:
+    """What a worker does."""
+    given["run"](given["config"], given["output"], False)
+
+
+def begun_again() -> bool:
+    """Whether torchrun started these processes anew, after one of them died: what is there is gone on with,
+    whatever the command says of starting over.
+    """
+    return int(os.environ.get(RESTARTS, "0")) > 0
+
+
+def shared_out(
+    name: str, run: Callable[[Config, Path, bool], stage.Summary], config: Config, output: Path, fresh: bool
+) -> stage.Summary:
+    """A stage that is made of shards, DIR/<name>: every process makes its share of them."""
+    with peers_of(config) as peers:
+        if peers.count == 1:
+            return run(config, output, fresh)
+        if peers.told(fresh):
+            peers.told(clear(output / name) if peers.first else None)
+        made = peers.total(run(_of_one(config, peers), output, False).made)
+        closed = run(config, output, False) if peers.first else None
+        told = peers.told(closed)
+        assert told is not None
+        return replace(told, made=told.made + made, kept=max(0, told.kept - made))
+
+
+def by_the_first(run: Callable[[Config, Path, bool], T], config: Config, output: Path, fresh: bool) -> T:
+    """A stage that one process does alone; the others wait for what it says."""
+    with peers_of(config) as peers:
+        told = peers.told(run(config, output, fresh) if peers.first else None)
+        assert told is not None
+        return told
+
+
+def made(peers: Peers, config: Config, make: Callable[[Config], Artifact | None]) -> Artifact | None:
+    """What `make` leaves in a folder, or None where that is nothing; every process makes its share of it."""
+    if peers.count == 1:
+        return make(config)
+    make(_of_one(config, peers))
+    peers.told(None)
+    found = make(config) if peers.first else None
+    folder = peers.told(found.folder if found else None)
+    return found or (Artifact.open(folder) if folder else None)
+
+
+def trained(
+    peers: Peers,
+    folder: Path,
+    manifest: Manifest,
+    plan: Mapping[str, Sequence[str]],
+    fresh: bool,
+    learn: Callable[[], T],
+    keep: Callable[[Shard, T], object],
+) -> stage.Summary:
+    """Make `folder` complete by a training that all take part in, `learn`; the first process then leaves what
+    was learned in a shard, `keep`. `fresh` also removes `folder`/training, from which a training resumes.
+    """
+    if not peers.first:
+        if peers.told(False):
+            learn()
+        peers.told(None)
+        return stage.summary(Artifact.open(folder), made=0)
+    with begin(folder, manifest, plan, fresh) as writer:
+        peers.told(bool(writer.missing))
+        for shard in writer.missing:
+            if fresh:
+                shutil.rmtree(folder / "training", ignore_errors=True)
+            keep(shard, learn())
+        summary = stage.summary(writer.finish(), made=len(writer.missing))
+    peers.told(None)
+    return summary
+
+
+def _of_one(config: Config, peers: Peers) -> Config:
+    """The config of the share that is this process's."""
+    return config.model_copy(update={"share": (peers.rank, peers.count)})

@@ -1,0 +1,127 @@
+"""Which item a process was on when it died, and what is passed over because of it.
+
+    attempts/00000.jsonl    {"run", "at": ids}  before each item of the shard
+                            {"run", "at": []}   where the shard's function ended, or raised
+
+`run` is one call of the shard's function. One whose last line names ids was ended from outside while it was
+on them: killed, out of memory, crashed in native code, or by the watch that `Shard.seconds` sets, which then
+leaves a line that begins with "Timeout". What two runs ended on is passed over by the next. An item is what
+a stage does at once: an image with all its sentences, and so all of these are lost with it.
+
+The lines are appended without a flush to the disk: they outlive the process, which is what they are for, and
+cost some microseconds. The folder goes when the artifact is complete; `--fresh` gives every item a new
+chance.
+"""
+
+import faulthandler
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ppt.durable import json_lines
+from ppt.shard import Failure, Shard
+
+T = TypeVar("T")
+
+FOLDER = "attempts"
+DEATHS = 2
+"""Runs that end on an item before it is passed over."""
+KILLED, TIMED_OUT = "killed_worker", "timed_out"
+MESSAGES = {
+    KILLED: f"the process that worked on it died, {DEATHS} times",
+    TIMED_OUT: f"it took longer than item_seconds, {DEATHS} times",
+}
+
+
+def attempted(
+    shard: Shard,
+    stage: str,
+    items: Iterable[T],
+    ids: Callable[[T], Sequence[str]],
+    failures: list[Failure],
+) -> Iterator[T]:
+    """The items of a shard, each noted before it is given; those that killed two runs go to `failures`.
+
+    ids: of an item, as failures name them. While an item is worked on, the process ends after
+    `shard.seconds` where these are not 0.
+    """
+    journal = _journal(shard)
+    journal.parent.mkdir(exist_ok=True)
+    deaths, run = _deaths(journal), secrets.token_hex(4)
+    handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        for item in items:
+            names = list(ids(item))
+            fatal = [error for on, error in deaths if set(on) & set(names)]
+            if len(fatal) >= DEATHS:
+                failures += [Failure(stage, name, fatal[-1], MESSAGES[fatal[-1]]) for name in names]
+                continue
+            _note(handle, run, names)
+            if shard.seconds:
+                # A thread of C's own: it ends the process even where no other thread of Python can run.
+                faulthandler.dump_traceback_later(shard.seconds, file=handle, exit=True)
+            yield item
+    finally:
+        if shard.seconds:
+            faulthandler.cancel_dump_traceback_later()
+        _note(handle, run, [])
+        os.close(handle)
+
+
+def deaths(shard: Shard) -> int:
+    """How many runs of the shard's function ended on an item so far."""
+    return len(_deaths(_journal(shard)))
+
+
+def excuse(shard: Shard) -> None:
+    """The last run was ended on purpose: its item is not to blame."""
+    journal = _journal(shard)
+    runs = _runs(journal)
+    if runs:
+        with open(journal, "ab", buffering=0) as file:
+            _note(file.fileno(), list(runs)[-1], [])
+
+
+def forget(folder: Path) -> None:
+    """Remove what is known of the attempts at an artifact's shards."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _journal(shard: Shard) -> Path:
+    return shard.folder / FOLDER / f"{shard.key}.jsonl"
+
+
+def _note(handle: int, run: str, ids: list[str]) -> None:
+    os.write(handle, json_lines([{"run": run, "at": ids}]))
+
+
+def _deaths(journal: Path) -> list[tuple[list[str], str]]:
+    """What each run that ended on an item was on, and why it ended."""
+    return [(on, error) for on, error in _runs(journal).values() if on]
+
+
+def _runs(journal: Path) -> dict[str, tuple[list[str], str]]:
+    """run -> the ids it was last on, and what is said if that was its end; in order of beginning."""
+    found: dict[str, tuple[list[str], str]] = {}
+    last = ""
+    text = journal.read_text(encoding="utf-8", errors="replace") if journal.exists() else ""
+    for line in text.split("\n"):
+        if line.startswith("Timeout") and last:
+            found[last] = found[last][0], TIMED_OUT
+        row = _row(line)
+        if row is not None:
+            last = row["run"]
+            found[last] = row["at"], KILLED
+    return found
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """None for a line that is cut off, and for what the watch leaves."""
+    try:
+        return json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        return None
