@@ -31,8 +31,8 @@ _STORE = 256 * 2**20
 def connect(settings: RayConfig) -> None:
     """Join the cluster that the settings name, or start one here; where this process is of one, keep it.
 
-    Raises ConfigError where ray is not installed, no cluster answers, or none of its nodes has what one actor
-    asks for.
+    Raises ConfigError where ray is not installed, the cluster cannot be joined, or none of its nodes has what
+    one actor asks for.
     """
     with _signals_kept():
         try:
@@ -53,8 +53,10 @@ def connect(settings: RayConfig) -> None:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"ray.address: {settings.address}: no cluster answers ({error})") from None
+            except (OSError, ValueError, RuntimeError) as error:  # nobody there; no address; another Python
+                raise ConfigError(
+                    f"ray.address: {settings.address}: cannot join a cluster ({error})"
+                ) from None
     if _capacity(settings) == 0:
         raise ConfigError(
             f"ray: no node has what one actor asks for: {settings.cores} cores, {settings.gpus:g} GPUs,"
