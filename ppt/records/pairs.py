@@ -84,8 +84,10 @@ def select(rows: Sequence[Row], splits: Collection[str] = (), limit: int | None 
 
 
 def derived_id(image: str, text: str) -> str:
-    """Id of a pair whose row gives none: the same for the same image path and sentence."""
-    return hashlib.sha256(f"{image}\0{text}".encode()).hexdigest()[:16]
+    """Id of a pair whose row gives none: the same for the same image path and sentence, be its accents
+    letters of their own or not (NFC).
+    """
+    return hashlib.sha256(f"{image}\0{unicodedata.normalize('NFC', text)}".encode()).hexdigest()[:16]
 
 
 def check_image_path(image: str) -> None:
