@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pipelines import exits, export_command, report_command, review, weights
-from pipelines.exits import leave
+from pipelines.exits import leave, tell
 from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
@@ -75,7 +75,7 @@ def run(
         from pipelines.plan import describe
 
         for line in describe(settings, output):
-            typer.echo(line)
+            tell(line)
         return
     skipped = _walk(settings, output, fresh)
     report_command.leave_report(output)
@@ -94,7 +94,7 @@ def _stage_command(name: str, help: str) -> None:
         from pipelines.run import STAGES
 
         summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
-        typer.echo(summary.line())
+        tell(summary.line())
         leave(summary.skipped, summary.items)
 
     app.command(name=name, help=help)(command)
@@ -130,7 +130,7 @@ def labels(
     changed = [s4_labels.take_review(review, output)] if review else []
     changed += [s4_labels.take_quality(believe, output)] if believe else []
     summary = s4_labels.run(settings, output, fresh or any(changed))
-    typer.echo(summary.line())
+    tell(summary.line())
     leave(summary.skipped, summary.items)
 
 
@@ -161,9 +161,9 @@ def evaluate(
     settings = _config(config, asked, pairs, truth, None)
     found = run(settings, output, fresh)
     for line in (found.line(), *found.splits()):
-        typer.echo(line)
+        tell(line)
     for line in s6_against.run(settings, output, against) if against else ():
-        typer.echo(line)
+        tell(line)
     leave(found.skipped, found.items)
 
 
@@ -184,7 +184,7 @@ def predict(
         config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(image))}"])
         summaries = predict.pairs(segmenter, config, output, fresh)
         for summary in summaries:
-            typer.echo(summary.line())
+            tell(summary.line())
         return leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
     if not (text and text.strip()):
         raise ConfigError("--text: say what to look for in the image (got nothing)")
@@ -192,7 +192,7 @@ def predict(
     for line, read in predict.pictures(
         segmenter, predict.config_of(segmenter, overrides), image, text, output
     ):
-        typer.echo(line)
+        tell(line)
         made.append(read)
     leave(made.count(False), made.count(True))
 
@@ -226,7 +226,7 @@ def benchmark(
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
-    typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))
+    tell(comparisons[what](_config(config, overrides, pairs, truth, None), output))
 
 
 @data.command()
@@ -242,7 +242,7 @@ def check(
 
     said = list(check(_config(config, overrides, pairs, truth, None), output))
     for line, well in said:
-        typer.echo(line if well else f"WRONG {line}")
+        tell(line if well else f"WRONG {line}")
     if not all(well for _, well in said):
         raise typer.Exit(1)
 
@@ -254,16 +254,16 @@ def doctor(output: Output = Path("outputs")) -> None:
 
     findings = list(examine(output))
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
+        tell(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
         if not finding.well:
-            typer.echo(f"      {finding.remedy}")
+            tell(f"      {finding.remedy}")
     if not all(finding.well for finding in findings):
         raise typer.Exit(1)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ppt {__version__}")
+        tell(f"ppt {__version__}")
         raise typer.Exit
 
 
@@ -302,10 +302,10 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
     skipped = 0
     for summary in walk(config, output, fresh):
-        typer.echo(summary.line())
+        tell(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
-            typer.echo(
+            tell(
                 f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl",
                 err=True,
             )
@@ -315,6 +315,7 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
 def main() -> None:
     """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
+    exits.stand_ready()
     # While shards are made the engine has handlers of its own, which let those in progress finish.
     before = {number: signal.signal(number, exits.stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

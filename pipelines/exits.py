@@ -4,6 +4,9 @@
 SIGINT / SIGTERM (the same command resumes).
 """
 
+import io
+import os
+import re
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -13,6 +16,34 @@ import typer
 from ppt.config import ConfigError
 
 SKIPPED = 3
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal obeys in place of showing it: controls but for tab and line end, and turns of direction."""
+
+
+def stand_ready() -> None:
+    """Standard streams that are closed lead nowhere, so that no file gets their numbers; what the terminal's
+    encoding lacks is written as its number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False, encoding="utf-8"))
+        stream = getattr(sys, name)
+        if number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def tell(line: str, err: bool = False) -> None:
+    """A line for people; names and sentences in it may hold anything."""
+    typer.echo(shown(line), err=err)
+
+
+def shown(text: str) -> str:
+    """Text as a terminal may have it: what would be obeyed is written as its number."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def leave(skipped: int, items: int = 1) -> None:
@@ -30,7 +61,7 @@ def stopped(number: int, _: FrameType | None) -> NoReturn:
 
 def stop(message: str, code: int) -> NoReturn:
     """Say why, and leave."""
-    print(f"ppt: {message}", file=sys.stderr)
+    tell(f"ppt: {message}", err=True)
     sys.exit(code)
 
 
