@@ -6,6 +6,7 @@ stopped by SIGINT / SIGTERM (the same command resumes).
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -278,6 +279,11 @@ def _config(
     name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
 ) -> Config:
     given = {"pairs": pairs and str(pairs), "truth": truth and str(truth), "limit": limit}
+    for key, path in (("--pairs", pairs), ("--truth", truth)):
+        if path is not None and re.search("[\ud800-\udfff]", str(path)):
+            raise ConfigError(
+                f"{key}: {str(path)!a} is no text in this locale; rename it, or set LC_ALL=C.UTF-8"
+            )
     # JSON is YAML, but for escaped surrogates: text beyond ASCII is passed as it is.
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
@@ -316,6 +322,10 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 def main() -> None:
     """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
     exits.stand_ready()
+    try:
+        os.getcwd()
+    except OSError:
+        exits.stop("the folder that this was started in is gone; start it in another", 2)
     # While shards are made the engine has handlers of its own, which let those in progress finish.
     before = {number: signal.signal(number, exits.stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

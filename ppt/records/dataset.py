@@ -9,7 +9,6 @@ from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 
-
 MAX_BYTES = 2**31
 """Of a JSON file, which is held in memory as a whole."""
 LISTED = 5

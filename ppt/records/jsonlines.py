@@ -1,4 +1,4 @@
-"""Strict JSON: UTF-8, no byte order mark, no duplicate keys, no NaN; JSON lines, one object a line, or a file.
+"""Strict JSON, one object a line or a whole file: UTF-8, no byte order mark, no duplicate keys, no NaN.
 
 A bad line is one bad line: its number and what is wrong with it are given, and the rest is read.
 """

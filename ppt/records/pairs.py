@@ -130,7 +130,7 @@ def _csv_rows(content: bytes, path: Path) -> Iterator[Numbered]:
     text = content.removeprefix(jsonlines.BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise PairsError(f"pairs: {path}: the header is not CSV: {error}") from error
     if not {"image", "text"} <= set(header):

@@ -1,4 +1,4 @@
-"""Images that would take the memory, the time or the patience: each is refused by name, or read as it says."""
+"""Images that would take memory, time or patience: each is refused by name, or read as it says."""
 
 import errno
 import io

@@ -2,6 +2,7 @@
 only the errors that the reader promises. Whatever else comes out is a finding.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -60,8 +61,8 @@ def whole(data: bytes) -> None:
     """A JSON file of a published data set."""
     try:
         jsonlines.parse_whole(data)
-    except jsonlines.RowError as error:
-        assert str(error)
+    except jsonlines.RowError:
+        return
 
 
 def pickled(data: bytes) -> None:
@@ -74,14 +75,10 @@ def pickled(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """A config's YAML, as a file and as what `--set` is given."""
-    try:
+    with contextlib.suppress(ConfigError):
         strict_yaml.read(_file("run.yaml", data))
-    except ConfigError as error:
-        assert str(error)
-    try:
+    with contextlib.suppress(ConfigError):
         strict_yaml.parsed_override(f"a.b={data.decode('utf-8', 'surrogateescape')}")
-    except ConfigError as error:
-        assert str(error)
 
 
 def tar(data: bytes) -> None:
@@ -102,7 +99,8 @@ def picture(data: bytes) -> None:
     try:
         loaded = images.load(path.parent, path.name, POLICY)
     except ImageError as error:
-        assert error.error in ("bad_image", "too_large"), error
+        if error.error not in ("bad_image", "too_large"):
+            raise
         return
     height, width, bands = loaded.pixels.shape
     assert (loaded.pixels.dtype, bands) == (np.uint8, 3)
