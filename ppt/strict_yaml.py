@@ -61,7 +61,7 @@ def parsed_override(override: str) -> dict[str, Any]:
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
     try:
-        values: Any = yaml.load(text, _Loader)
+        values: Any = yaml.load(text, _Loader)  # nosec B506  # a SafeLoader
     except yaml.YAMLError as error:
         mark: Any = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source

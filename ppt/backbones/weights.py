@@ -14,7 +14,7 @@ names himself may be anything that fits the architecture.
 import hashlib
 import json
 import os
-import pickle
+import pickle  # nosec B403  # the name of an error
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

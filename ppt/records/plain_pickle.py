@@ -8,8 +8,8 @@ the stack.
 """
 
 import io
-import pickle
-import pickletools
+import pickle  # nosec B403  # this module is what makes it safe
+import pickletools  # nosec B403
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
