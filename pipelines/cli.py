@@ -6,6 +6,7 @@ stopped by SIGINT / SIGTERM (the same command resumes).
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipelines import exits, export_command, predict_command, report_command, review, weights
-from pipelines.exits import leave, say, speaks
+from pipelines.exits import leave, speaks, tell
 from pipelines.options import (
     Address,
     ConfigFile,
@@ -82,7 +83,7 @@ def run(
         from pipelines.plan import describe
 
         for line in describe(settings, output):
-            typer.echo(line)
+            tell(line)
         return
     if slurm_array is not None:
         from pipelines.slurm import Command, script
@@ -112,7 +113,7 @@ def _stage_command(name: str, help: str) -> None:
 
         settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
         summary = STAGES[name](settings, output, fresh)
-        say(summary.line())
+        tell(summary.line())
         leave(summary.skipped, 1 if shards else summary.items)
 
     app.command(name=name, help=help)(command)
@@ -152,7 +153,7 @@ def labels(
     changed = [s4_labels.take_review(review, output)] if review and speaks() else []
     changed += [s4_labels.take_quality(believe, output)] if believe and speaks() else []
     summary = STAGES["labels"](settings, output, fresh or any(changed))
-    say(summary.line())
+    tell(summary.line())
     leave(summary.skipped, 1 if shards else summary.items)
 
 
@@ -183,9 +184,9 @@ def evaluate(
     settings = _config(config, asked, pairs, truth, None)
     found = evaluated(settings, output, fresh)
     for line in (found.line(), *found.splits()):
-        say(line)
+        tell(line)
     for line in s6_against.run(settings, output, against) if against and speaks() else ():
-        say(line)
+        tell(line)
     leave(found.skipped, found.items)
 
 
@@ -221,7 +222,7 @@ def benchmark(
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
-    typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))
+    tell(comparisons[what](_config(config, overrides, pairs, truth, None), output))
 
 
 @data.command()
@@ -237,7 +238,7 @@ def check(
 
     said = list(check(_config(config, overrides, pairs, truth, None), output))
     for line, well in said:
-        typer.echo(line if well else f"WRONG {line}")
+        tell(line if well else f"WRONG {line}")
     if not all(well for _, well in said):
         raise typer.Exit(1)
 
@@ -249,16 +250,16 @@ def doctor(output: Output = Path("outputs")) -> None:
 
     findings = list(examine(output))
     for finding in findings:
-        typer.echo(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
+        tell(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
         if not finding.well:
-            typer.echo(f"      {finding.remedy}")
+            tell(f"      {finding.remedy}")
     if not all(finding.well for finding in findings):
         raise typer.Exit(1)
 
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ppt {__version__}")
+        tell(f"ppt {__version__}")
         raise typer.Exit
 
 
@@ -273,6 +274,11 @@ def _config(
     name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
 ) -> Config:
     given = {"pairs": pairs and str(pairs), "truth": truth and str(truth), "limit": limit}
+    for key, path in (("--pairs", pairs), ("--truth", truth)):
+        if path is not None and re.search("[\ud800-\udfff]", str(path)):
+            raise ConfigError(
+                f"{key}: {str(path)!a} is no text in this locale; rename it, or set LC_ALL=C.UTF-8"
+            )
     # JSON is YAML, but for escaped surrogates: text beyond ASCII is passed as it is.
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
@@ -299,10 +305,10 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
     skipped = 0
     for summary in walk(config, output, fresh):
-        say(summary.line())
+        tell(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
-            typer.echo(
+            tell(
                 f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl",
                 err=True,
             )
@@ -312,6 +318,11 @@ def _walk(config: Config, output: Path, fresh: bool) -> int:
 
 def main() -> None:
     """Entry point: errors for people on stderr, without a traceback unless PPT_TRACEBACK is set."""
+    exits.stand_ready()
+    try:
+        os.getcwd()
+    except OSError:
+        exits.stop("the folder that this was started in is gone; start it in another", 2)
     # While shards are made the engine has handlers of its own, which let those in progress finish.
     before = {number: signal.signal(number, exits.stopped) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

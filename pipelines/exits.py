@@ -4,7 +4,9 @@
 SIGINT / SIGTERM (the same command resumes).
 """
 
+import io
 import os
+import re
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -14,8 +16,27 @@ import typer
 from ppt.config import ConfigError
 
 SKIPPED = 3
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What a terminal obeys in place of showing it: controls but for tab and line end, and turns of direction."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """A variable of the environment, in processes that torchrun started."""
+
+
+def stand_ready() -> None:
+    """Standard streams that are closed lead nowhere, so that no file gets their numbers; what the terminal's
+    encoding lacks is written as its number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def speaks() -> bool:
@@ -25,10 +46,17 @@ def speaks() -> bool:
     return TORCHRUN not in os.environ or os.environ["RANK"] == "0"
 
 
-def say(line: str) -> None:
-    """Print a line, once however many processes there are."""
-    if speaks():
-        typer.echo(line)
+def tell(line: str, err: bool = False) -> None:
+    """A line for people, once however many processes there are; an error (`err`) is each one's own. Names and
+    sentences in it may hold anything.
+    """
+    if err or speaks():
+        typer.echo(shown(line), err=err)
+
+
+def shown(text: str) -> str:
+    """Text as a terminal may have it: what would be obeyed is written as its number."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def leave(skipped: int, items: int = 1) -> None:
@@ -46,7 +74,7 @@ def stopped(number: int, _: FrameType | None) -> NoReturn:
 
 def stop(message: str, code: int) -> NoReturn:
     """Say why, and leave."""
-    print(f"ppt: {message}", file=sys.stderr)
+    tell(f"ppt: {message}", err=True)
     sys.exit(code)
 
 

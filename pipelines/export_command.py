@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar, get_args
 
 import typer
 
-from pipelines.exits import leave
+from pipelines.exits import leave, tell
 from ppt.config import ConfigError
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def export(
     )
     tally = export.run(directory, to, asked)
     for line in export.summary(asked, to, tally):
-        typer.echo(line)
+        tell(line)
     leave(tally.faults)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.exits import leave
+from pipelines.exits import leave, tell
 from pipelines.options import Fresh, Output, Overrides
 from ppt.config import ConfigError
 
@@ -27,7 +27,7 @@ def predict(
         config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(image))}"])
         summaries = predict.pairs(segmenter, config, output, fresh)
         for summary in summaries:
-            typer.echo(summary.line())
+            tell(summary.line())
         return leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
     if not (text and text.strip()):
         raise ConfigError("--text: say what to look for in the image (got nothing)")
@@ -35,6 +35,6 @@ def predict(
     for line, read in predict.pictures(
         segmenter, predict.config_of(segmenter, overrides), image, text, output
     ):
-        typer.echo(line)
+        tell(line)
         made.append(read)
     leave(made.count(False), made.count(True))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.exits import tell
 from ppt.config import Config
 
 
@@ -33,5 +34,5 @@ def leave_report(output: Path, against: Path | None = None) -> Path:
     except FileNotFoundError:
         root = None  # a run from elsewhere, or none at all; the report says which
     path = build_report(output, root, against=against)
-    typer.echo(f"report: {path}")
+    tell(f"report: {path}")
     return path

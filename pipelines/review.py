@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.exits import tell
 from ppt.config import Config, ConfigError, canonical_json, load_config
 from ppt.types import MaskCandidates, PointSet, Record
 
@@ -57,11 +58,11 @@ def serve(
         with server:
             for number in (signal.SIGINT, signal.SIGTERM):  # the way to end, so that it is no failure
                 signal.signal(number, signal.default_int_handler)
-            typer.echo(f"review: {server.url}\nDecisions go to {journal.path}; end with Ctrl-C.")
+            tell(f"review: {server.url}\nDecisions go to {journal.path}; end with Ctrl-C.")
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
-                typer.echo(f"review: {len(journal.last)} items decided on in {journal.path}")
+                tell(f"review: {len(journal.last)} items decided on in {journal.path}")
 
 
 class Asking:
@@ -100,16 +101,16 @@ def _sam(run: "Run", config: Config, root: Path | None) -> Asking | None:
     from ppt.records.images import ImagePolicy
 
     if root is None:
-        typer.echo("Points cannot be tried: it is not known where the images lie.", err=True)
+        tell("Points cannot be tried: it is not known where the images lie.", err=True)
         return None
     try:
         sam = open_sam_door(config)
     except WeightsError as error:
-        typer.echo(f"Points cannot be tried: {error}", err=True)
+        tell(f"Points cannot be tried: {error}", err=True)
         return None
     known = run.stages["masks"].manifest.weights.get("sam") if "masks" in run.stages else None
     if known not in (None, sam.weights_sha256):
-        typer.echo("Points cannot be tried: the run had another SAM; name that one in sam.weights", err=True)
+        tell("Points cannot be tried: the run had another SAM; name that one in sam.weights", err=True)
         return None
     return Asking(sam, ImagePolicy.of(run.stages["records"].manifest.config["records"]), root)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tqdm import tqdm
 
+from pipelines.exits import tell
+
 if TYPE_CHECKING:
     from ppt.backbones.published import Published
 
@@ -24,7 +26,7 @@ def list_all() -> None:
 
     for name, one in PUBLISHED.items():
         for line in _described(name, one):
-            typer.echo(line)
+            tell(line)
 
 
 @app.command()
@@ -37,7 +39,7 @@ def fetch(name: Name) -> None:
     checkpoint = named(name).checkpoint
     with tqdm(desc=checkpoint.file, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         path, sha256 = fetch(checkpoint, destination(), _drawn(bar))
-    typer.echo(f"{checkpoint.name}: {path}, sha256 {sha256}")
+    tell(f"{checkpoint.name}: {path}, sha256 {sha256}")
 
 
 @app.command()
@@ -49,7 +51,7 @@ def verify(
     """Compare files with the published sha256."""
     results = [_verified_file(Path(what))] if what and Path(what).is_file() else list(_verified(what))
     for well, line in results:
-        typer.echo(f"{'ok  ' if well else 'WRONG'} {line}")
+        tell(f"{'ok  ' if well else 'WRONG'} {line}")
     if not all(well for well, _ in results):
         raise typer.Exit(1)
 
@@ -60,7 +62,7 @@ def path(name: Name) -> None:
     from ppt.backbones.published import named
     from ppt.backbones.weights import resolve
 
-    typer.echo(resolve(named(name).checkpoint)[0])
+    tell(resolve(named(name).checkpoint)[0])
 
 
 def _described(name: str, one: "Published") -> Iterator[str]:

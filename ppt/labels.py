@@ -6,6 +6,9 @@ sure the points are of their thing, which those read off a map always are. A lab
 excluded keeps its mask for inspection and has weight 0.
 """
 
+import heapq
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +20,8 @@ from ppt.types import PseudoLabel
 
 APART = 0.1
 """IoU below which two masks show two things."""
+LISTED = 20
+"""Labels named, at most, that have the same mask as one."""
 FULL_CONTRAST = 3.0
 """Peak of the map in standard deviations above its mean at which a map counts as fully clear."""
 
@@ -92,15 +97,43 @@ def edge(mask: Rle) -> float:
 def conflicts(labels: Sequence[PseudoLabel], overlap: float) -> dict[str, tuple[str, ...]]:
     """Labels of one image whose masks overlap by IoU >= `overlap` although their sentences differ.
 
-    Returns id -> reasons ("same_mask_as:ID"); paraphrases of one object are allowed to meet, so this is a
-    remark for the person who looks, and not an exclusion.
+    Returns id -> reasons ("same_mask_as:ID", for `LISTED` of them, and "same_mask_as_others:N" for the rest);
+    paraphrases of one object are allowed to meet, so this is a remark for the person who looks, and not an
+    exclusion. Each pair of distinct masks is compared once, however many sentences have them.
     """
+    sharing: dict[Rle, list[int]] = {}
+    for place, label in enumerate(labels):
+        if label.segmentation is not None:
+            sharing.setdefault(label.segmentation, []).append(place)
+    saying = Counter((label.segmentation, label.text) for label in labels)
+    alike = _alike(list(sharing), overlap)
     found: dict[str, tuple[str, ...]] = {}
-    for i, first in enumerate(labels):
-        for second in labels[i + 1 :]:
-            if first.segmentation is None or second.segmentation is None or first.text == second.text:
-                continue
-            if rle.iou(first.segmentation, second.segmentation) >= overlap:
-                found[first.id] = (*found.get(first.id, ()), f"same_mask_as:{second.id}")
-                found[second.id] = (*found.get(second.id, ()), f"same_mask_as:{first.id}")
+    for label in labels:
+        near = alike.get(label.segmentation, ()) if label.segmentation is not None else ()
+        count = sum(len(sharing[mask]) - saying[mask, label.text] for mask in near)
+        if not count:
+            continue
+        places = heapq.merge(*(sharing[mask] for mask in near))
+        others = (labels[place].id for place in places if labels[place].text != label.text)
+        named = [f"same_mask_as:{other}" for other in itertools.islice(others, LISTED)]
+        rest = [f"same_mask_as_others:{count - LISTED}"] if count > LISTED else []
+        found[label.id] = (*named, *rest)
+    return found
+
+
+def _alike(masks: Sequence[Rle], overlap: float) -> dict[Rle, list[Rle]]:
+    """For each of some distinct masks those with IoU >= `overlap`, itself included where it is not empty."""
+    areas = np.array([rle.area(mask) for mask in masks], np.float64)
+    boxes = np.array([rle.box(mask) for mask in masks], np.float64).reshape(-1, 4)
+    found: dict[Rle, list[Rle]] = {mask: [] for mask in masks}
+    for i, mask in enumerate(masks):
+        low, high = np.maximum(boxes[i, :2], boxes[i:, :2]), np.minimum(boxes[i, 2:], boxes[i:, 2:])
+        # What both cover is in both boxes, and no more than the smaller: no IoU is above this.
+        both = np.minimum(np.clip(high - low, 0, None).prod(1), np.minimum(areas[i], areas[i:]))
+        possible = both >= overlap * np.maximum(areas[i], areas[i:])
+        for j in (i + np.flatnonzero(possible)).tolist():
+            if rle.iou(mask, masks[j]) >= overlap:
+                found[mask].append(masks[j])
+                if j != i:
+                    found[masks[j]].append(mask)
     return found

@@ -61,11 +61,16 @@ def parsed_override(override: str) -> dict[str, Any]:
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
     try:
-        values: Any = yaml.load(text, _Loader)
+        values: Any = yaml.load(text, _Loader)  # nosec B506  # a SafeLoader
     except yaml.YAMLError as error:
         mark: Any = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
         raise ConfigError(f"{where}: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        # PyYAML's constructors take a value by its tag, whatever it is: "!!set [1]", "!!int ''".
+        raise ConfigError(f"{source}: a value is not what its tag says ({error})") from None
     if values is None:
         return {}
     if not is_mapping(values):

@@ -176,7 +176,11 @@ def train(
             stop = bool(stopped)
             if due or stop:
                 if peers.first:
-                    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average}
+                    state = {
+                        "model": model.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "average": average,
+                    }
                     if held is not None:
                         if due:
                             best.ask(held, average)

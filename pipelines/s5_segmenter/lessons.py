@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from pipelines import stage
+from pipelines.exits import tell
 from pipelines.pieces import StoredPieces
 from ppt.backbones.clip_towers import StagedModel
 from ppt.config import Config
@@ -175,7 +175,7 @@ class Pseudo:
         except images.ImageError as error:
             self._lost.add(number)
             name = self.taught[number].labels[0].image
-            print(f"segmenter: {name} teaches no more: {error}", file=sys.stderr)
+            tell(f"segmenter: {name} teaches no more: {error}", err=True)
             return False
         return True
 

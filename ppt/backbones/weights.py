@@ -14,7 +14,7 @@ names himself may be anything that fits the architecture.
 import hashlib
 import json
 import os
-import pickle
+import pickle  # nosec B403  # the name of an error
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,6 +278,8 @@ def _mismatches(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.
         wanted, value = tuple(expected[name].shape), tuple(found[name].shape)
         if wanted != value:
             lines.append(f"{name} has shape {value}, expected {wanted}")
+        elif found[name].is_floating_point() != expected[name].is_floating_point():
+            lines.append(f"{name} is of {found[name].dtype}, expected {expected[name].dtype}")
         elif found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all()):
             lines.append(f"{name} holds NaN or infinite values")
     return lines

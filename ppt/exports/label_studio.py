@@ -12,7 +12,7 @@ pixels by rows, each four times (red, green, blue, alpha), 0 or 255.
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr  # nosec B406  # written, not read
 
 import numpy as np
 

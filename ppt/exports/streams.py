@@ -2,7 +2,7 @@
 
 import io
 import os
-import pickle
+import pickle  # nosec B403  # written, not read
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path

@@ -16,7 +16,8 @@ def coco(source: SourceConfig, records: RecordsConfig) -> DataSet:
     path = source.path
     found = json_file(path, "COCO's captions, as captions_train2017.json")
     images = folder_of(source.images, path.parent.parent / path.stem.removeprefix("captions_"))
-    names = {number: one.get("file_name") for number, one in by_id(rows_of(found, "images", path)).items()}
+    listed = by_id(rows_of(found, "images", path), path)
+    names = {number: one.get("file_name") for number, one in listed.items()}
     present = {number: file_name(name, images) for number, name in names.items() if isinstance(name, str)}
     pairs: list[RawRow] = []
     for one in rows_of(found, "annotations", path):

@@ -7,12 +7,11 @@ masks/refcoco/<segment_id>.png     0 outside, 255 inside, 254 where two polygons
 import functools
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ppt import rle
+from ppt.records import images as gate
 from ppt.records.coco_images import file_name
 from ppt.records.dataset import DataSet, folder_of, json_file, row_of, rows_of, sentences_of
+from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -33,6 +32,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     images = folder_of(source.images, folder.parent.parent / "images/train2014")
     named = functools.cache(lambda name: file_name(name, images))
     mask = functools.lru_cache(maxsize=8)(_mask)  # sentences about one thing stand together
+    policy = ImagePolicy(records.max_pixels, "ignore", "black", records.follow_links)
     once, has_truth = records.overlap == "once", source.truth and masks.is_dir()
     pairs: list[RawRow] = []
     truth: list[RawRow] = []
@@ -51,15 +51,14 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
                 text = sentence.get("sent")
                 pairs.append(row_of(folder.name, where, sentence, image=image, text=text, split=path.stem))
                 if has_truth:
-                    drawn = functools.partial(mask, masks / Path(f"{thing}.png").name, once)
+                    drawn = functools.partial(mask, masks, Path(f"{thing}.png").name, policy, once)
                     truth.append(row_of(folder.name, where, sentence, segmentation=drawn))
     return DataSet(images, pairs, truth, tuple(files))
 
 
-def _mask(path: Path, once: bool) -> Rle:
+def _mask(masks: Path, name: str, policy: ImagePolicy, once: bool) -> Rle:
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            values = np.asarray(picture.convert("L"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RowError("bad_mask", f"{path.name} is no mask that can be read: {error}") from error
+        values = gate.load(masks, name, policy).pixels.max(-1)
+    except ImageError as error:
+        raise RowError("bad_mask", f"{name} is no mask that can be read: {error}") from error
     return rle.encode((values > 0) & ~(once & (values == TWICE)))

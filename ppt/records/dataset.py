@@ -1,13 +1,17 @@
 """What every reader of a data set gives: rows such as a PAIRS file has, and rows such as a TRUTH file has."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
+
+MAX_BYTES = 2**31
+"""Of a JSON file, which is held in memory as a whole."""
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,19 @@ class DataSet:
 
 
 def json_file(path: Path, what: str) -> Any:
-    """The JSON of a file. Raises PairsError saying what it should have been."""
+    """The JSON of a file. Raises PairsError saying what it should have been, and on which line it is not."""
+    if not path.exists():
+        raise PairsError(f"{path} is not there; it should hold {what}")
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise PairsError(f"{path} is not there; it should hold {what}") from None
-    except OSError as error:
-        raise PairsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise PairsError(f"{path} is not JSON; it should hold {what}: {error}") from error
+        if path.stat().st_size > MAX_BYTES:
+            raise PairsError(f"{path} has {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+        content = jsonlines.read_bytes(path)
+    except (OSError, ValueError) as error:
+        raise PairsError(f"{error}; it should hold {what}") from error
+    try:
+        return jsonlines.parse_whole(content)
+    except RowError as error:
+        raise PairsError(f"{path} is not JSON that is read; it should hold {what}: {error}") from error
 
 
 def rows_of(value: Any, key: str, path: Path) -> list[dict[str, Any]]:
@@ -47,14 +55,30 @@ def rows_of(value: Any, key: str, path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def by_id(rows: list[dict[str, Any]], key: str = "id") -> dict[int | str, dict[str, Any]]:
-    """The rows by their ids; one without an id that could be named is left out."""
-    return {row[key]: row for row in rows if isinstance(row.get(key), int | str)}
+def by_id(rows: list[dict[str, Any]], path: Path, key: str = "id") -> dict[int | str, dict[str, Any]]:
+    """The rows of a file by their ids; one without an id that could be named is left out.
+
+    Raises PairsError where rows that differ share an id: no one could say which is meant.
+    """
+    found: dict[int | str, dict[str, Any]] = {}
+    twice: dict[int | str, None] = {}
+    for row in rows:
+        name = row.get(key)
+        if _is_name(name) and found.setdefault(name, row) != row:
+            twice[name] = None
+    if twice:
+        shown = ", ".join(f"{name!r:.80}" for name in [*twice][:LISTED])
+        raise PairsError(f"{path}: {len(twice)} ids are those of rows that differ: {shown}")
+    return found
 
 
 def named(rows: Mapping[int | str, Any], number: Any) -> Any:
     """The row of an id, which may be anything; None where there is none."""
-    return rows.get(number) if isinstance(number, int | str) else None
+    return rows.get(number) if _is_name(number) else None
+
+
+def _is_name(value: Any) -> TypeGuard[int | str]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def size_of(image: Mapping[str, Any]) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Folders that say by their names what is in the images: one thing an image, and a caption file's lines."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -71,7 +70,7 @@ def _names(path: Path) -> dict[str, str]:
     try:
         content = jsonlines.read_bytes(path)
         if path.suffix == ".json":
-            found = json.loads(content)
+            found = jsonlines.parse_whole(content)
             rows = [one if isinstance(one, list) else [key, one] for key, one in found.items()]
         else:
             rows = [line.split(None, 1) for line in content.decode().splitlines() if line.strip()]

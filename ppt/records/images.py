@@ -2,7 +2,9 @@
 
 - Only regular files are opened, so a pipe or a device never blocks; links must stay inside the pairs folder.
   `a.tar/b.jpg` is read from within the tar.
-- The size is read from the header and capped before anything is decoded; a truncated file is refused.
+- What a passing fault of a disk or of a network's file system hides is asked for again, twice.
+- The size is read from the header and capped before anything is decoded, and so are a JPEG's scans, each of
+  which goes over the whole image; a truncated file is refused.
 - The format is what the bytes say. Of an animation or a multi-page file the first frame is taken.
 - EXIF orientation is ignored (as COCO does) or applied, by policy, for every format alike.
 - Grey is repeated to RGB; 16-bit grey v becomes round(v / 257); 32-bit integers and floats, which state no
@@ -10,16 +12,21 @@
   YCbCr are converted by Pillow; transparency is laid over white or black, by policy.
 """
 
+import errno
+import functools
 import hashlib
 import io
+import mmap
 import os
+import re
 import stat
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,6 +44,13 @@ SUFFIXES = {
 }
 """The formats that are read, and the suffixes their names should have."""
 
+MOST_SCANS = 100
+"""Of a JPEG. A progressive one has about ten."""
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR}
+_PAUSES = (0.2, 1.0)
+"""Seconds before a file is asked for again."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,6 +106,28 @@ class LoadedImage:
         return self.flags if honest else (*self.flags, f"content:{self.format}")
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _patiently(read: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`read`, asked again where a fault may have passed."""
+
+    @functools.wraps(read)
+    def again(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        for pause in _PAUSES:
+            try:
+                return read(*args, **kwargs)
+            except ImageError as error:
+                if getattr(error.__cause__, "errno", None) not in _PASSING:
+                    raise
+            time.sleep(pause)
+        return read(*args, **kwargs)
+
+    return again
+
+
+@_patiently
 def digest(root: Path, image: str, policy: ImagePolicy) -> str:
     """sha256 of the bytes of `root / image`, without decoding. Raises ImageError as `load` does for files."""
     with _opened(root, image, policy.follow_links) as file:
@@ -109,6 +145,7 @@ def size(root: Path, image: str) -> int | None:
         return None
 
 
+@_patiently
 def load(root: Path, image: str, policy: ImagePolicy, sha256: str | None = None) -> LoadedImage:
     """`root / image` as 8-bit RGB. With `sha256`, a file whose bytes changed since is refused.
 
@@ -122,12 +159,15 @@ def load(root: Path, image: str, policy: ImagePolicy, sha256: str | None = None)
         file.seek(0)
         try:
             with _strictly_decoding(), Image.open(file, formats=sorted(SUFFIXES)) as picture:
+                _check_scans(file, picture, image)
                 return _decoded(picture, image, policy, found)
         except (ImageError, MemoryError):
             raise
         except Image.DecompressionBombError as error:
             raise ImageError("too_large", f"{image} is too large: {error}") from error
         except Exception as error:  # Pillow raises at least six unrelated types for foreign bytes
+            if getattr(error, "errno", None) in _PASSING:
+                raise
             raise ImageError("bad_image", f"{image} is no readable image: {_reason(error)}") from error
 
 
@@ -175,6 +215,31 @@ def _strictly_decoding() -> Iterator[None]:
             yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _check_scans(file: io.BufferedReader | io.BytesIO, picture: Image.Image, image: str) -> None:
+    if picture.format not in ("JPEG", "MPO"):
+        return
+    if isinstance(file, io.BytesIO):
+        count = _scans(file.getvalue())
+    else:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            count = _scans(content)
+    if count > MOST_SCANS:
+        raise ImageError("too_large", f"{image} has more than {MOST_SCANS} scans")
+
+
+def _scans(content: bytes | mmap.mmap) -> int:
+    """Scans of a JPEG, up to one more than are decoded. It is gone through by its markers, up to its end;
+    behind that a phone may have put a film.
+    """
+    count, place = 0, 2
+    while count <= MOST_SCANS and (found := _MARKER.search(content, place)):
+        if found[0] == _END:
+            break
+        count += found[0] == _SCAN
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+    return count
 
 
 def _decoded(picture: Image.Image, image: str, policy: ImagePolicy, sha256: str) -> LoadedImage:

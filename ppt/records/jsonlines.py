@@ -1,10 +1,11 @@
-"""Strict JSON lines: one object a line, UTF-8, no byte order mark, no duplicate keys, no NaN.
+"""Strict JSON, one object a line or a whole file: UTF-8, no byte order mark, no duplicate keys, no NaN.
 
 A bad line is one bad line: its number and what is wrong with it are given, and the rest is read.
 """
 
 import json
 from collections.abc import Iterable, Iterator
+from json import decoder, scanner
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,28 @@ def text_id(value: Any) -> str:
     raise RowError("bad_value", f"id must be text, got {value!r:.80}")
 
 
+def parse_whole(content: bytes) -> Any:
+    """The one JSON value that a file holds. Raises RowError, which says on which line it breaks a rule."""
+    try:
+        return _value(content)
+    except RowError as error:
+        line = None if error.__cause__ else _line_of_refusal(content)  # json itself says where
+        raise error if line is None else RowError(error.error, f"line {line}: {error}") from error
+
+
 def _parse_line(line: bytes) -> dict[str, Any]:
-    if line.startswith(BYTE_ORDER_MARK):
+    value = _value(line)
+    if not isinstance(value, dict):
+        raise RowError("bad_json", f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _value(content: bytes) -> Any:
+    if content.startswith(BYTE_ORDER_MARK):
         raise RowError("byte_order_mark", "begins with a byte order mark; save the file as plain UTF-8")
     try:
-        text = line.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        text = content.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except RowError:
         raise
     except UnicodeDecodeError as error:
@@ -65,9 +82,29 @@ def _parse_line(line: bytes) -> dict[str, Any]:
         raise RowError("bad_json", "the JSON is nested too deeply") from error
     except ValueError as error:
         raise RowError("bad_json", f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RowError("bad_json", f"expected a JSON object, got {type(value).__name__}")
-    return value
+
+
+def _line_of_refusal(content: bytes) -> int | None:
+    """The line on which the object begins that breaks our rules, None where that cannot be told. json's own
+    scanner, which is in C, does not tell; that in Python is slow, and read again with only to say so.
+    """
+    text, begun = content.decode(), [0]
+
+    def placed(state: tuple[str, int], *rest: Any) -> Any:
+        begun.append(state[1])
+        found = decoder.JSONObject(state, *rest)  # pyright: ignore[reportAttributeAccessIssue]
+        begun.pop()
+        return found
+
+    reader = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    reader.parse_object = placed
+    try:
+        scanner.py_make_scanner(reader)(text, len(text) - len(text.lstrip()))  # pyright: ignore
+    except RowError:
+        return text.count("\n", 0, begun[-1]) + 1
+    except (StopIteration, RecursionError):
+        return None
+    return None
 
 
 def _without_duplicates(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:

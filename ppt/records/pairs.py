@@ -84,8 +84,10 @@ def select(rows: Sequence[Row], splits: Collection[str] = (), limit: int | None 
 
 
 def derived_id(image: str, text: str) -> str:
-    """Id of a pair whose row gives none: the same for the same image path and sentence."""
-    return hashlib.sha256(f"{image}\0{text}".encode()).hexdigest()[:16]
+    """Id of a pair whose row gives none: the same for the same image path and sentence, be its accents
+    letters of their own or not (NFC).
+    """
+    return hashlib.sha256(f"{image}\0{unicodedata.normalize('NFC', text)}".encode()).hexdigest()[:16]
 
 
 def check_image_path(image: str) -> None:
@@ -128,7 +130,7 @@ def _csv_rows(content: bytes, path: Path) -> Iterator[Numbered]:
     text = content.removeprefix(jsonlines.BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [name.strip() for name in next(reader, [])]
     except csv.Error as error:
         raise PairsError(f"pairs: {path}: the header is not CSV: {error}") from error
     if not {"image", "text"} <= set(header):

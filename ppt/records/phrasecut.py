@@ -35,7 +35,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     listing = next(iter(sorted(folder.glob("image_data_split*.json"), reverse=True)), None)
     known: dict[int | str, dict[str, Any]] = {}
     if listing is not None and source.truth:
-        known = by_id(rows_of(json_file(listing, "the images"), "", listing), "image_id")
+        known = by_id(rows_of(json_file(listing, "the images"), "", listing), listing, "image_id")
     pairs: list[RawRow] = []
     truth: list[RawRow] = []
     once = records.overlap == "once"

@@ -2,12 +2,14 @@
 
 REFER's `refs(<by>).p` were written by Python 2. A pickle is a program, so this reader admits no global, which
 is what a program needs to call anything, and looks through the opcodes before it runs them: a place in the
-memo far beyond what was stored, or a number of a million digits, fills the memory without any call.
+memo far beyond what was stored, or a number of a million digits, fills the memory without any call. Tuples
+and sets, which no refs have, are refused: one within another as a key of a dict takes the hash for ever, or
+the stack.
 """
 
 import io
-import pickle
-import pickletools
+import pickle  # nosec B403  # this module is what makes it safe
+import pickletools  # nosec B403
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ _CALLS = {
     "GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "REDUCE", "BUILD",
     "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER",
 }  # fmt: skip
+_HASHED = {"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_SET", "ADDITEMS", "FROZENSET"}
 _MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
 _NUMBERS = {"LONG", "LONG1", "LONG4", "INT"}
 _LONGEST_NUMBER = 24
@@ -38,7 +41,7 @@ class PickleError(ValueError):
 
 
 def load(path: Path) -> Any:
-    """The data of a pickle of any protocol: dict, list, tuple, str, bytes, int, float, bool and None alone.
+    """The data of a pickle of any protocol: dict, list, str, bytes, int, float, bool and None alone.
 
     Text of Python 2 is read as UTF-8; bytes that are none become lone surrogates. Raises PickleError, and
     OSError where the file cannot be read.
@@ -83,10 +86,11 @@ def _look_through(content: bytes) -> None:
             raise PickleError(
                 f"it holds {' '.join([opcode.name, *named]):.100}; nothing in a pickle is run here"
             )
+        if opcode.name in _HASHED:
+            raise PickleError(f"it holds {opcode.name}; lists and dicts are read, tuples and sets are not")
         if opcode.name in _MEMO:
             stored += 1
-            at = content[begun:place]
-            number = int(at) if opcode.name == "PUT" else int.from_bytes(at, "little")
+            number = _place(content[begun:place], written=opcode.name == "PUT")
             if number > stored:
                 raise PickleError(f"it stores at place {number}, of {stored} that were stored")
         elif opcode.name in _NUMBERS and place - begun > _LONGEST_NUMBER:
@@ -94,6 +98,16 @@ def _look_through(content: bytes) -> None:
         elif opcode.name == "STOP":
             return
     raise PickleError("it is no pickle that can be read: it does not end")
+
+
+def _place(argument: bytes, written: bool) -> int:
+    """A place in the memo, written in digits or in bytes. Raises PickleError."""
+    if not written:
+        return int.from_bytes(argument, "little")
+    digits = argument.strip()
+    if not digits.isdigit() or len(digits) > _LONGEST_NUMBER:
+        raise PickleError(f"it stores at place {digits[:_LONGEST_NUMBER]!r}, which is none")
+    return int(digits)
 
 
 def _behind(content: bytes, place: int, opcode: pickletools.OpcodeInfo) -> int:
@@ -120,7 +134,7 @@ def _check_plain(value: Any) -> None:
             count += 1
             if count > MAX_VALUES:
                 raise PickleError(f"it holds more than {MAX_VALUES} values")
-            if isinstance(one, dict | list | tuple):
+            if isinstance(one, dict | list):
                 if len(stack) >= MAX_DEPTH:
                     raise PickleError(f"it is nested more than {MAX_DEPTH} deep")
                 stack.append(_inside(one))
@@ -131,7 +145,7 @@ def _check_plain(value: Any) -> None:
             stack.pop()
 
 
-def _inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> Iterator[Any]:
+def _inside(value: dict[Any, Any] | list[Any]) -> Iterator[Any]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key

@@ -92,8 +92,8 @@ class _Instances:
 
     def __init__(self, path: Path, once: bool) -> None:
         found = json_file(path, "COCO's annotations, as REFER's instances.json")
-        self._images = by_id(rows_of(found, "images", path))
-        self._annotations = by_id(rows_of(found, "annotations", path))
+        self._images = by_id(rows_of(found, "images", path), path)
+        self._annotations = by_id(rows_of(found, "annotations", path), path)
         self._alike: dict[str, list[Any]] = defaultdict(list)
         for number, one in self._annotations.items():
             if not one.get("iscrowd"):

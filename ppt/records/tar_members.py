@@ -37,14 +37,21 @@ def members(path: Path) -> dict[str, tuple[int, int]]:
 @functools.lru_cache(maxsize=64)
 def _members(path: Path, changed: int, size: int) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
+    behind = -1
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
+                if member.size < 0 or member.offset <= behind:  # a reader would go round for ever
+                    raise TarError(f"{path.name} is no tar that can be read: a member leads back")
+                behind = member.offset
                 whole = member.isreg() and not member.issparse()
                 if whole and member.offset_data + member.size <= size:
                     found.setdefault(member.name.removeprefix("./"), (member.offset_data, member.size))
-    except tarfile.TarError as error:
-        raise TarError(f"{path.name} is no tar that can be read: {error}") from error
+    except (TarError, OSError, MemoryError):
+        raise
+    except Exception as error:  # tarfile raises several unrelated types for foreign bytes
+        reason = str(error) or type(error).__name__
+        raise TarError(f"{path.name} is no tar that can be read: {reason}") from error
     return found
 
 

@@ -1,6 +1,5 @@
 """WebDataset's shards of pairs: tars in which the files of a sample share their name up to its first dot."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -9,7 +8,7 @@ from typing import Any
 from ppt.records import tar_members
 from ppt.records.dataset import DataSet
 from ppt.records.folders import CAPTIONS, ENDINGS
-from ppt.records.jsonlines import RowError
+from ppt.records.jsonlines import RowError, parse_whole
 from ppt.records.pairs import PairsError, RawRow
 from ppt.records.tar_members import TarError
 from ppt.settings import RecordsConfig, SourceConfig
@@ -65,10 +64,10 @@ def _text(file: int, shard: Path, parts: dict[str, str]) -> Any:
     if tar_members.members(shard)[parts[ending]][1] > MAX_TEXT:
         raise RowError("bad_value", f"{parts[ending]} is longer than {MAX_TEXT} bytes")
     try:
-        content = tar_members.content(file, shard, parts[ending]).decode()
+        content = tar_members.content(file, shard, parts[ending])
         if ending != "json":
-            return content.strip()
-        found = json.loads(content)
+            return content.decode().strip()
+        found = parse_whole(content)
         return next((found[name] for name in CAPTIONS if found.get(name) is not None), None)
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise RowError("bad_value", f"{parts[ending]} holds no sentence: {error}") from error

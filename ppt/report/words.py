@@ -27,6 +27,7 @@ _OPENED = {
     "unsteady_outline": "Its outline is unsteady: {}.",
     "excluded": "Left out of training: {}.",
     "same_mask_as": "Has the same mask as {}.",
+    "same_mask_as_others": "Has the same mask as {} more.",
     "no_candidate": "No mask: {}.",
     "no_points": "No point: {}.",
 }

@@ -293,9 +293,10 @@ def test_training_stages_are_the_same_without_the_truth(pictures, tmp_path):
         ("-m", "ruff", "check", "."),
         ("-m", "ruff", "format", "--check", "."),
         ("-m", "pyright", "--pythonpath", sys.executable),
+        ("-m", "bandit", "-q", "-c", "pyproject.toml", "-r", "ppt", "pipelines"),
         ("-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"),
     ],
-    ids=["ruff", "format", "pyright", "imports"],
+    ids=["ruff", "format", "pyright", "bandit", "imports"],
 )
 def test_the_checkers_find_nothing(arguments):
     ended = subprocess.run(

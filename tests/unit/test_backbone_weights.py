@@ -222,6 +222,13 @@ def test_mismatches_are_listed_and_the_model_left_alone():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
+def test_whole_numbers_in_place_of_weights_are_refused():
+    net = small_net()
+    state = net.state_dict() | {"0.weight": torch.zeros(3, 2, dtype=torch.int64)}
+    with pytest.raises(WeightsError, match=r"0\.weight is of torch\.int64, expected torch\.float32"):
+        weights.fit(net, state, "some.file", "cpu")
+
+
 def test_long_lists_of_mismatches_are_cut_and_counted():
     with pytest.raises(WeightsError, match="and 2 more"):
         weights.fit(small_net(), {}, "f", "cpu")

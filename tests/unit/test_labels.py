@@ -62,6 +62,34 @@ def test_conflicts_name_each_other():
     }
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 14), st.sampled_from("abc")), max_size=12),
+    st.sampled_from((0.3, 0.9, 1.0)),
+)
+def test_conflicts_are_those_of_every_pair_compared(drawn, overlap):
+    """As a plain loop over all pairs finds them."""
+    labels = [made(f"{n}", text, mask(left)) for n, (left, text) in enumerate(drawn)]
+    expected = {}
+    for one in labels:
+        others = [
+            other.id
+            for other in labels
+            if other is not one
+            and other.text != one.text
+            and rle.iou(one.segmentation, other.segmentation) >= overlap
+        ]
+        if others:
+            expected[one.id] = tuple(f"same_mask_as:{other}" for other in others)
+    assert conflicts(labels, overlap) == expected
+
+
+def test_of_very_many_alike_twenty_are_named_and_the_rest_counted():
+    labels = [made(f"{n}", f"owl {n % 50}") for n in range(100)]
+    found = conflicts(labels, 0.9)
+    assert found["1"][:2] == ("same_mask_as:0", "same_mask_as:2")
+    assert (found["1"][-2:], len(found["1"])) == (("same_mask_as:20", "same_mask_as_others:78"), 21)
+
+
 def test_the_rival_is_the_best_of_what_shows_another_thing():
     mask, near, apart = (np.zeros((10, 10), bool) for _ in range(3))
     mask[:5, :5], near[:5, :6], apart[6:, 6:] = True, True, True

@@ -72,7 +72,12 @@ def test_the_unpickler_itself_admits_no_global(tmp_path, monkeypatch):
         (b"\x80\x02\x8b" + struct.pack("<i", 400) + b"\x7f" * 400 + b".", "a number of 404 bytes"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "STACK_GLOBAL"),
         (b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"a.", "no pickle"),
-        (pickle.dumps({1, 2}, 4), "a set"),
+        (b"]pxyz\n.", "stores at place b'xyz', which is none"),
+        (b"]p" + b"9" * 5000 + b"\n.", "which is none"),
+        (pickle.dumps({1, 2}, 4), "EMPTY_SET"),
+        (pickle.dumps({"box": (1, 2)}), "TUPLE2"),
+        (b"\x80\x02})" + b"2\x86" * 60 + b"Ns.", "EMPTY_TUPLE"),  # 2^60 tuples to hash, as a key
+        (b"\x80\x02}(t" + b"\x85" * 3_000_000 + b"Ns.", "TUPLE"),  # as deep as no stack is
         (pickle.dumps(1 + 2j), "GLOBAL"),
     ],
 )
