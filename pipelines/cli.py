@@ -14,10 +14,12 @@ from typing import Annotated
 import typer
 
 from pipelines import exits, export_command, report_command, review, weights
+from pipelines.destination import destination
 from pipelines.exits import leave
 from pipelines.shipped import config_path
 from ppt import __version__
 from ppt.config import Config, ConfigError, load_config
+from ppt.places import Place, on_disk, place
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(weights.app, name="weights")
@@ -34,21 +36,22 @@ ConfigFile = Annotated[
         metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one; several, the last first: A+B."
     ),
 ]
-Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
+Output = Annotated[str, typer.Option(help="Folder or URL of the run; each stage has its own folder inside.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
-Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
-Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
+Pairs = Annotated[str | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
+Truth = Annotated[str | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
 
 
 @app.command()
-def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
+def demo(output: Output = "outputs/demo", fresh: Fresh = False) -> None:
     """Embedded weights and data through every stage that exists, then the report."""
-    config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
-    skipped = _walk(config, output, fresh)
-    report_command.leave_report(output)
+    config = _config("demo", [], f"{DEMO_DATA}/pairs.jsonl", f"{DEMO_DATA}/truth.jsonl", None)
+    folder = destination(output, config)
+    skipped = _walk(config, folder, fresh)
+    report_command.leave_report(folder)
     leave(skipped)
 
 
@@ -57,7 +60,7 @@ def run(
     config: ConfigFile,
     pairs: Pairs = None,
     truth: Truth = None,
-    output: Output = Path("outputs/run"),
+    output: Output = "outputs/run",
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
     drop_leaks: Annotated[
@@ -71,14 +74,15 @@ def run(
     settings = _config(config, asked, pairs, truth, limit)
     if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
+    folder = destination(output, settings)
     if dry_run:
         from pipelines.plan import describe
 
-        for line in describe(settings, output):
+        for line in describe(settings, folder):
             typer.echo(line)
         return
-    skipped = _walk(settings, output, fresh)
-    report_command.leave_report(output)
+    skipped = _walk(settings, folder, fresh)
+    report_command.leave_report(folder)
     leave(skipped)
 
 
@@ -93,7 +97,8 @@ def _stage_command(name: str, help: str) -> None:
     ) -> None:
         from pipelines.run import STAGES
 
-        summary = STAGES[name](_config(config, overrides, pairs, truth, None), output, fresh)
+        settings = _config(config, overrides, pairs, truth, None)
+        summary = STAGES[name](settings, destination(output, settings), fresh)
         typer.echo(summary.line())
         leave(summary.skipped, summary.items)
 
@@ -112,11 +117,11 @@ def labels(
     output: Output,
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     review: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--review", metavar="FILE", help="What a person decided; kept as DIR/review.jsonl."),
     ] = None,
     believe: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--believe", metavar="FILE", help="A quality.jsonl; its quality is then the weight."),
     ] = None,
     pairs: Pairs = None,
@@ -127,9 +132,10 @@ def labels(
     from pipelines import s4_labels
 
     settings = _config(config, overrides, pairs, truth, None)
-    changed = [s4_labels.take_review(review, output)] if review else []
-    changed += [s4_labels.take_quality(believe, output)] if believe else []
-    summary = s4_labels.run(settings, output, fresh or any(changed))
+    folder = destination(output, settings)
+    changed = [s4_labels.take_review(place(review), folder)] if review else []
+    changed += [s4_labels.take_quality(place(believe), folder)] if believe else []
+    summary = s4_labels.run(settings, folder, fresh or any(changed))
     typer.echo(summary.line())
     leave(summary.skipped, summary.items)
 
@@ -149,7 +155,7 @@ def evaluate(
     truth: Truth = None,
     nta: Annotated[bool, typer.Option("--nta", help="Measure non-target activation, too.")] = False,
     against: Annotated[
-        Path | None, typer.Option(metavar="OTHER", help="Compare with another run, image by image.")
+        str | None, typer.Option(metavar="OTHER", help="Compare with another run, image by image.")
     ] = None,
     fresh: Fresh = False,
 ) -> None:
@@ -159,39 +165,41 @@ def evaluate(
 
     asked = [*overrides, "evaluate.nta=true"] if nta else overrides
     settings = _config(config, asked, pairs, truth, None)
-    found = run(settings, output, fresh)
+    folder = destination(output, settings)
+    found = run(settings, folder, fresh)
     for line in (found.line(), *found.splits()):
         typer.echo(line)
-    for line in s6_against.run(settings, output, against) if against else ():
+    for line in s6_against.run(settings, folder, place(against)) if against else ():
         typer.echo(line)
     leave(found.skipped, found.items)
 
 
 @app.command()
 def predict(
-    weights: Annotated[Path, typer.Option(help="The folder of a run, or of its segmenter.")],
-    image: Annotated[Path, typer.Option(help="An image, a folder of images, or a file of pairs.")],
+    weights: Annotated[str, typer.Option(help="The folder or URL of a run, or of its segmenter.")],
+    image: Annotated[str, typer.Option(help="An image, a folder of images, or a file of pairs.")],
     text: Annotated[str | None, typer.Option(help="What to look for; pairs have their own.")] = None,
-    output: Output = Path("outputs/predict"),
+    output: Output = "outputs/predict",
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     fresh: Fresh = False,
 ) -> None:
     """Ask a trained segmenter: the mask of a sentence in your own images."""
     from pipelines import predict
 
-    segmenter = predict.segmenter_of(weights)
-    if image.suffix.lower() in predict.PAIRS:
-        config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(image))}"])
-        summaries = predict.pairs(segmenter, config, output, fresh)
+    segmenter = predict.segmenter_of(place(weights))
+    named = place(image)
+    if named.suffix.lower() in predict.PAIRS:
+        config = predict.config_of(segmenter, [*overrides, f"records.pairs={json.dumps(str(named))}"])
+        summaries = predict.pairs(segmenter, config, destination(output, config), fresh)
         for summary in summaries:
             typer.echo(summary.line())
         return leave(sum(summary.skipped for summary in summaries), summaries[-1].items)
     if not (text and text.strip()):
         raise ConfigError("--text: say what to look for in the image (got nothing)")
     made: list[bool] = []
-    for line, read in predict.pictures(
-        segmenter, predict.config_of(segmenter, overrides), image, text, output
-    ):
+    config = predict.config_of(segmenter, overrides)
+    folder = destination(output, config)
+    for line, read in predict.pictures(segmenter, config, on_disk(named, "--image"), text, folder):
         typer.echo(line)
         made.append(read)
     leave(made.count(False), made.count(True))
@@ -207,10 +215,10 @@ def benchmark(
         str, typer.Argument(metavar="points|segmenter|speed|train|networks", help="What to compare.")
     ],
     config: ConfigFile,
-    output: Output = Path("outputs/benchmark"),
+    output: Output = "outputs/benchmark",
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
-    pairs: Pairs = DEMO_DATA / "pairs.jsonl",
-    truth: Truth = DEMO_DATA / "truth.jsonl",
+    pairs: Pairs = f"{DEMO_DATA}/pairs.jsonl",
+    truth: Truth = f"{DEMO_DATA}/truth.jsonl",
 ) -> None:
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
     steps of training take, and networks. On the demo's data unless told else.
@@ -226,7 +234,8 @@ def benchmark(
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
-    typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), output))
+    folder = on_disk(place(output), "--output of a benchmark")
+    typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), folder))
 
 
 @data.command()
@@ -235,12 +244,13 @@ def check(
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     pairs: Pairs = None,
     truth: Truth = None,
-    output: Annotated[Path, typer.Option(help="The picture of some pairs.")] = Path("outputs/data.png"),
+    output: Annotated[str, typer.Option(help="The picture of some pairs.")] = "outputs/data.png",
 ) -> None:
     """What a config's data hold, beside what is published of them: counts, missing files, texts, pictures."""
     from pipelines.data import check
 
-    said = list(check(_config(config, overrides, pairs, truth, None), output))
+    picture = on_disk(place(output), "--output of data check")
+    said = list(check(_config(config, overrides, pairs, truth, None), picture))
     for line, well in said:
         typer.echo(line if well else f"WRONG {line}")
     if not all(well for _, well in said):
@@ -248,11 +258,11 @@ def check(
 
 
 @app.command()
-def doctor(output: Output = Path("outputs")) -> None:
+def doctor(output: Output = "outputs") -> None:
     """Versions, devices, weights, the torch/torchvision pair, free disk: what is wrong and how to mend it."""
     from pipelines.doctor import examine
 
-    findings = list(examine(output))
+    findings = list(examine(place(output)))
     for finding in findings:
         typer.echo(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
         if not finding.well:
@@ -275,9 +285,9 @@ def _options(
 
 
 def _config(
-    name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
+    name: str, overrides: Iterable[str], pairs: str | None, truth: str | None, limit: int | None
 ) -> Config:
-    given = {"pairs": pairs and str(pairs), "truth": truth and str(truth), "limit": limit}
+    given = {"pairs": pairs, "truth": truth, "limit": limit}
     # JSON is YAML, but for escaped surrogates: text beyond ASCII is passed as it is.
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
@@ -294,7 +304,7 @@ def _config(
     return config
 
 
-def _walk(config: Config, output: Path, fresh: bool) -> int:
+def _walk(config: Config, output: Place, fresh: bool) -> int:
     """Run every stage, print a line for each; returns how many items were skipped, 0 < all of them or it
     fails.
     """

@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeAlias
 
 from pipelines import (
@@ -22,17 +21,18 @@ from pipelines.s6_evaluate import Evaluation
 from pipelines.stage import Summary
 from ppt import times
 from ppt.config import Config
+from ppt.places import Place
 from ppt.records import sources
 
 Done: TypeAlias = Summary | Evaluation
-Stage: TypeAlias = Callable[[Config, Path, bool], Done]
+Stage: TypeAlias = Callable[[Config, Place, bool], Done]
 
 
 def _timed(stage: Stage) -> Stage:
     """The stage, which also leaves in DIR/times.jsonl how long it took, where there was something to do."""
 
     @functools.wraps(stage)
-    def run(config: Config, output: Path, fresh: bool = False) -> Done:
+    def run(config: Config, output: Place, fresh: bool = False) -> Done:
         began = time.monotonic()
         done = stage(config, output, fresh)
         if isinstance(done, Summary) and done.made:
@@ -57,7 +57,7 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
+def run(config: Config, output: Place, fresh: bool = False) -> Iterator[Done]:
     """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing."""
     optional = {
         "points": config.points.method == "generator",

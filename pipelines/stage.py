@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from ppt import rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import run_shards
+from ppt.places import Place, place
 from ppt.records import images
 from ppt.records.images import ImagePolicy
 from ppt.report import preview
@@ -105,12 +105,12 @@ def summary(artifact: Artifact, made: int) -> Summary:
     )
 
 
-def remember_source(output: Path, source: dict[str, Any]) -> None:
+def remember_source(output: Place, source: dict[str, Any]) -> None:
     """Note in DIR/source.json where the images lie on this machine; no hash and no artifact depends on it."""
     ensure(output / SOURCE, json_lines([source]))
 
 
-def images_root(config: Config, output: Path) -> Path:
+def images_root(config: Config, output: Place) -> Place:
     """The folder that image paths are relative to: that of the pairs file, or what DIR/source.json says."""
     if config.records.pairs is not None and not config.records.sources:
         return config.records.pairs.parent
@@ -119,7 +119,7 @@ def images_root(config: Config, output: Path) -> Path:
         raise FileNotFoundError(
             f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first"
         )
-    return Path(source["images"])
+    return place(source["images"])
 
 
 def image_policy(config: Config) -> ImagePolicy:
@@ -143,7 +143,7 @@ def by_content(records: Artifact, key: str) -> dict[str, list[Record]]:
 
 
 def picture(
-    config: Config, output: Path, image: str, sha256: str | None = None
+    config: Config, output: Place, image: str, sha256: str | None = None
 ) -> UInt8[np.ndarray, "h w 3"] | None:
     """An image for a preview, as the records stage reads it; None where it is gone, or changed since
     `sha256`.
@@ -154,7 +154,7 @@ def picture(
         return None
 
 
-def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
+def leave_preview(folder: Place, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
     """Write folder/preview.png, a sheet of tiles six in a row; nothing where there is no tile."""
     if tiles:
         write_atomic(
@@ -162,7 +162,7 @@ def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], caption
         )
 
 
-def quality_of(output: Path, labels: Artifact) -> Artifact | None:
+def quality_of(output: Place, labels: Artifact) -> Artifact | None:
     """DIR/quality; None where labels were not judged. Raises StaleArtifact where it is of other labels."""
     if not (output / "quality" / "index.json").exists():
         return None
@@ -178,7 +178,7 @@ def must_be_of(labels: Artifact, made: Artifact) -> None:
 
 
 def leave_masks(
-    folder: Path, ranked: Sequence[tuple[str, dict[str, Any] | None, str]], config: Config, output: Path
+    folder: Place, ranked: Sequence[tuple[str, dict[str, Any] | None, str]], config: Config, output: Place
 ) -> None:
     """Write folder/preview.png, where there is none, of rows (image, mask as stored or None, caption), evenly
     spread over them; images that are gone are left out.

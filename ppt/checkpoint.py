@@ -6,12 +6,12 @@ fingerprint and sha256. A file that was cut off, or made by another config, is n
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ppt.durable import identity, is_intact, json_lines, json_object, write_atomic
+from ppt.durable import identity, json_lines, json_object, write_atomic
+from ppt.places import Place
 
 State = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Checkpoints:
     fingerprint: of all that the training depends on.
     """
 
-    folder: Path
+    folder: Place
     fingerprint: str
 
     def save(self, step: int, state: State) -> None:
@@ -54,6 +54,7 @@ class Checkpoints:
         path = self.folder / known["file"]
         if known["fingerprint"] != self.fingerprint:
             raise CheckpointError(f"{path}: made with other settings or inputs; use --fresh to start over")
-        if not is_intact(path, {"sha256": known["sha256"], "bytes": known["bytes"]}):
+        data = path.read_bytes() if path.exists() else b""
+        if identity(data) != {"sha256": known["sha256"], "bytes": known["bytes"]}:
             raise CheckpointError(f"{path}: damaged or missing; use --fresh to start over")
-        return known["step"], torch.load(path, map_location="cpu", weights_only=True)
+        return known["step"], torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

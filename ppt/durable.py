@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ppt.config import canonical_json
+from ppt.places import Place, Remote, size
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Place, data: bytes) -> None:
     """Write a file so that a reader, or a crash, finds either all of it or what was there before."""
+    if isinstance(path, Remote):
+        path.write_bytes(data)
+        failpoint("after_rename")
+        return
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -30,7 +35,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def ensure(path: Path, data: bytes) -> None:
+def ensure(path: Place, data: bytes) -> None:
     """Write the file unless these are already its bytes."""
     if not path.exists() or path.read_bytes() != data:
         write_atomic(path, data)
@@ -50,10 +55,10 @@ def identity(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def is_intact(path: Path, known: Mapping[str, Any]) -> bool:
+def is_intact(path: Place, known: Mapping[str, Any]) -> bool:
     """Whether the file is there with the bytes it is known by; a wrong size is seen without reading."""
     try:
-        return path.stat().st_size == known["bytes"] and identity(path.read_bytes()) == known
+        return size(path) == known["bytes"] and identity(path.read_bytes()) == known
     except FileNotFoundError:
         return False
 
@@ -69,7 +74,7 @@ def parsed_lines(data: bytes) -> Iterator[dict[str, Any]]:
     yield from (json.loads(line) for line in data.decode().split("\n") if line)
 
 
-def json_object(path: Path) -> dict[str, Any] | None:
+def json_object(path: Place) -> dict[str, Any] | None:
     """The object in a small JSON file; None where it is absent, cut off or zero-filled."""
     try:
         data = path.read_bytes()

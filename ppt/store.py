@@ -7,6 +7,11 @@ does, and only while the hashes in it hold; an artifact exists once `index.json`
 therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file
 holds a time or a host.
 
+In a store (`places`) a file is put under its name at once, and what is there is looked up by the names that
+the plan and the index know: nothing is listed, but to start over. There is no lock. Two runs of one recipe
+write the same bytes under the same names, and neither removes what the other may have written; of two recipes
+one stops, at its end at the latest, since a shard counts for its own recipe alone.
+
 Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
 `finish`.
 Reading: `Artifact.open`.
@@ -35,6 +40,7 @@ from ppt.durable import (
     parsed_lines,
 )
 from ppt.manifest import Manifest, difference
+from ppt.places import Place, Remote, each, size
 from ppt.shard import Failure, Shard
 
 _OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
@@ -55,20 +61,24 @@ class BusyArtifact(ArtifactError):  # noqa: N818
 
 
 class Writer:
-    """The write side of one artifact, holding its lock. Use it in a `with` block."""
+    """The write side of one artifact, holding its lock where there is one. Use it in a `with` block."""
 
-    def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lock: FileLock) -> None:
+    def __init__(
+        self, folder: Place, manifest: Manifest, shards: Sequence[Shard], lock: FileLock | None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.shards = tuple(shards)
-        self.missing = tuple(shard for shard in shards if not shard.is_whole())
+        whole = each(Shard.is_whole, shards, folder)
+        self.missing = tuple(shard for shard, there in zip(shards, whole, strict=True) if not there)
         self._lock = lock
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def complete(self) -> bool:
@@ -77,12 +87,13 @@ class Writer:
 
     def finish(self) -> "Artifact":
         """Gather the failures, then write the index: the artifact exists. ArtifactError if shards lack."""
-        absent = [shard.key for shard in self.shards if shard.done() is None]
+        markers = _markers(self.shards, self.folder)
+        absent = [shard.key for shard in self.shards if shard.key not in markers]
         if absent:
             raise ArtifactError(
                 f"{self.folder}: cannot finish, {len(absent)} shards lack: {', '.join(absent[:5])}"
             )
-        for name, data in _closing(self.manifest, self.shards).items():
+        for name, data in _closing(self.manifest, markers).items():
             ensure(self.folder / name, data)
         return Artifact.open(self.folder)
 
@@ -91,13 +102,15 @@ class Writer:
 class Artifact:
     """The read side of a complete artifact. Every read is checked against the hash in the index."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     index: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> "Artifact":
-        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong."""
+    def open(cls, folder: Place) -> "Artifact":
+        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong; that of an
+        object in a store is not asked for before it is read.
+        """
         index, manifest = json_object(folder / "index.json"), _stored_manifest(folder)
         if index is None or manifest is None:
             raise ArtifactError(
@@ -108,10 +121,10 @@ class Artifact:
             raise ArtifactError(
                 f"{folder}: index.json and manifest.json are of different runs; run its stage --fresh"
             )
-        for path, known in artifact._files():
-            size = path.stat().st_size if path.exists() else 0
-            if size != known["bytes"]:
-                raise _damaged(path, f"has {size} bytes instead of {known['bytes']}")
+        for path, known in () if isinstance(folder, Remote) else artifact._files():
+            found = size(path) if path.exists() else 0
+            if found != known["bytes"]:
+                raise _damaged(path, f"has {found} bytes instead of {known['bytes']}")
         return artifact
 
     @property
@@ -146,11 +159,11 @@ class Artifact:
         path = self.folder / "failures.jsonl"
         return [Failure(**row) for row in parsed_lines(_checked_bytes(path, self.index["failures"]))]
 
-    def verify(self) -> list[Path]:
+    def verify(self) -> list[Place]:
         """Every file of the artifact whose bytes are not those in the index."""
         return [path for path, known in self._files() if not is_intact(path, known)]
 
-    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _files(self) -> Iterator[tuple[Place, dict[str, Any]]]:
         yield self.folder / "failures.jsonl", self.index["failures"]
         for shard in self.index["shards"].values():
             for name, known in shard["files"].items():
@@ -165,8 +178,10 @@ class Artifact:
         return _checked_bytes(self.folder / "shards" / name, files[name])
 
 
-def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False) -> Writer:
-    """Take the folder's lock and find out what is left to do.
+def begin(
+    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+) -> Writer:
+    """Take the folder's lock, on a disk, and find out what is left to do.
 
     plan: shard key -> its items, in order. Shards of the same recipe that are whole and planned alike are
     kept; others are removed. `fresh` starts over. Raises BusyArtifact, StaleArtifact, or ArtifactError when
@@ -174,6 +189,32 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
     """
     for key in plan:
         assert _KEY.fullmatch(key), f"a shard's key is five digits or more, got {key!r}"
+    lock = None if isinstance(folder, Remote) else _taken(folder)
+    try:
+        if not fresh:
+            _refuse_stale(folder, manifest)
+        if not isinstance(folder, Remote):
+            for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
+                leftover.unlink()
+        if fresh:
+            _clear(folder)
+        ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
+        ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
+        shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
+        writer = Writer(folder, manifest, shards, lock)
+        if isinstance(folder, Remote):
+            _sweep_named(writer, folder)
+        else:
+            _sweep(writer, folder)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+    return writer
+
+
+def _taken(folder: Path) -> FileLock:
+    """The lock of the folder, which is made where there is none."""
     _refuse_foreign(folder)
     (folder / "shards").mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
@@ -183,22 +224,7 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
         raise BusyArtifact(
             f"{folder}: another run is writing here; wait for it, or choose another folder"
         ) from None
-    try:
-        if not fresh:
-            _refuse_stale(folder, manifest)
-        for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
-            leftover.unlink()
-        if fresh:
-            _clear(folder)
-        ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
-        ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
-        shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
-        writer = Writer(folder, manifest, shards, lock)
-        _sweep(writer)
-    except BaseException:
-        lock.release()
-        raise
-    return writer
+    return lock
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -215,7 +241,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_stale(folder: Path, manifest: Manifest) -> None:
+def _refuse_stale(folder: Place, manifest: Manifest) -> None:
     if not (folder / "manifest.json").exists():
         return
     remedy = "pass --fresh to start over, or choose another folder"
@@ -229,7 +255,7 @@ def _refuse_stale(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _stored_manifest(folder: Path) -> Manifest | None:
+def _stored_manifest(folder: Place) -> Manifest | None:
     stored = json_object(folder / "manifest.json")
     try:
         return None if stored is None else Manifest.from_json(stored)
@@ -237,13 +263,13 @@ def _stored_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Place) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
-    joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]
+    joined = sorted(path for path in folder.glob("*.json*") if path.name not in _OWN_NAMES)
     for path in (
         *joined,
         *(folder / name for name in _OWN_NAMES),
@@ -251,9 +277,9 @@ def _clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sweep(writer: Writer) -> None:
+def _sweep(writer: Writer, folder: Path) -> None:
     """Leave only what this plan keeps. The index goes first: what it promises is about to change."""
-    folder, kept = writer.folder, set[str]()
+    kept = set[str]()
     for shard in set(writer.shards) - set(writer.missing):
         kept |= {f"{shard.key}.done.json", *shard.files()}
     unplanned = [path for path in sorted((folder / "shards").iterdir()) if path.name not in kept]
@@ -264,14 +290,39 @@ def _sweep(writer: Writer) -> None:
         path.unlink()
 
 
+def _sweep_named(writer: Writer, folder: Remote) -> None:
+    """Remove what an index of another plan names. That of this plan stays, and so do its shards: another run
+    may just have written them, with the bytes that this one would write.
+    """
+    path = folder / "index.json"
+    if not path.is_file():
+        return
+    index = json_object(path)
+    known: dict[str, Any] = index["shards"] if index else {}
+    plan = {shard.key: list(shard.items) for shard in writer.shards}
+    same = index is not None and index["manifest"] == writer.manifest.fingerprint
+    if same and plan == {key: shard["items"] for key, shard in known.items()}:
+        return
+    path.unlink(missing_ok=True)
+    failpoint("while_sweeping")
+    for key in sorted(known.keys() - plan.keys()):
+        for name in (f"{key}.done.json", *known[key]["files"]):
+            (folder / "shards" / name).unlink(missing_ok=True)
+
+
 def _is_closed(writer: Writer) -> bool:
-    closing = _closing(writer.manifest, writer.shards)
+    closing = _closing(writer.manifest, _markers(writer.shards, writer.folder))
     return all(is_intact(writer.folder / name, identity(data)) for name, data in closing.items())
 
 
-def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
+def _markers(shards: Sequence[Shard], folder: Place) -> dict[str, dict[str, Any]]:
+    """Key -> marker of the shards that are done, in their order."""
+    found = each(Shard.done, shards, folder)
+    return {shard.key: done for shard, done in zip(shards, found, strict=True) if done is not None}
+
+
+def _closing(manifest: Manifest, markers: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     """The files that close an artifact, in the order of writing; a pure function of the shards' markers."""
-    markers = {shard.key: done for shard in shards if (done := shard.done()) is not None}
     failures = [failure for done in markers.values() for failure in done["failures"]]
     failed = json_lines(failures)
     index = {
@@ -285,12 +336,15 @@ def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
     return {"failures.jsonl": failed, "index.json": json_lines([index])}
 
 
-def _checked_bytes(path: Path, known: Mapping[str, Any]) -> bytes:
-    data = path.read_bytes() if path.exists() else b""
+def _checked_bytes(path: Place, known: Mapping[str, Any]) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
     if identity(data) != known:
         raise _damaged(path, f"{len(data)} bytes, sha256 differs from the index")
     return data
 
 
-def _damaged(path: Path, reason: str) -> ArtifactError:
+def _damaged(path: Place, reason: str) -> ArtifactError:
     return ArtifactError(f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only")

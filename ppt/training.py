@@ -10,7 +10,6 @@ training that was killed goes on as if nothing had happened.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
 from ppt.peers import Peers
+from ppt.places import Place
 
 
 class DivergenceError(RuntimeError):
@@ -106,7 +106,7 @@ def train(
     losses_of: Callable[[int], Mapping[str, Tensor]],
     plan: Plan,
     checkpoints: Checkpoints,
-    log: Path,
+    log: Place,
     after_step: Callable[[int, dict[str, float]], object] | None = None,
     until: int | None = None,
     held: Held | None = None,
@@ -233,7 +233,7 @@ def _likeness(masks: Bool[Tensor, "n ..."], before: Bool[Tensor, "n ..."]) -> fl
     return float((both / either.clamp(min=1)).mean())
 
 
-def _kept(log: Path, start: int) -> list[dict[str, Any]]:
+def _kept(log: Place, start: int) -> list[dict[str, Any]]:
     """The log's lines of the steps before `start`."""
     rows = list(parsed_lines(log.read_bytes())) if log.exists() else []
     return [row for row in rows if row["step"] < start]

@@ -11,9 +11,6 @@ Object-centric pairs and mosaics of them teach first, then the referring pairs t
 generator makes anew `refreshes` times. No truth is read.
 """
 
-import shutil
-from pathlib import Path
-
 from pipelines import stage
 from pipelines.doors import open_clip_door, open_sam_door
 from pipelines.s2_points import own_pairs
@@ -21,13 +18,14 @@ from pipelines.s2_points.training import Workshop, train_generator
 from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.manifest import Manifest
+from ppt.places import Place, remove_folder
 from ppt.points.weights import SHARD, rows_and_tensors
 from ppt.store import Artifact, begin
 
 STAGE = own_pairs.STAGE
 
 
-def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False, name: str = STAGE) -> stage.Summary:
     """Make DIR/<name> complete; lessons of object-centric pairs and mosaics lie in DIR/points whatever the
     name. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what it reads.
     """
@@ -44,8 +42,8 @@ def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) ->
     with begin(output / name, manifest, {SHARD: ["generator"]}, fresh) as writer:
         for shard in writer.missing:
             shop = Workshop(config, output, output / name, clip, sam, manifest.fingerprint)
-            if fresh and shop.folder.exists():
-                shutil.rmtree(shop.folder)
+            if fresh:
+                remove_folder(shop.folder)
             shard.write(*rows_and_tensors(*train_generator(shop)))
             for sheet in sorted(shop.folder.glob("points_*.png"))[-1:]:
                 write_atomic(shop.home / "preview.png", sheet.read_bytes())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ppt import rle
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, row_of, rows_of, sentences_of
+from ppt.records.dataset import DataSet, folder_of, json_file, path_of, row_of, rows_of, sentences_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -24,7 +24,7 @@ TWICE = 254
 
 def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """The sentences of every split's JSON in `source.path`, a folder as anns/refcoco. Raises PairsError."""
-    folder = source.path
+    folder = path_of(source)
     files = sorted(folder.glob("*.json"))
     files = [path for path in files if path.stem in source.splits or not source.splits]
     if not files:

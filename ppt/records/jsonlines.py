@@ -5,8 +5,9 @@ A bad line is one bad line: its number and what is wrong with it are given, and 
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
+
+from ppt.places import Place
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -19,7 +20,7 @@ class RowError(ValueError):
         self.error = error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """The bytes of a file the user named. Raises ValueError when it is no readable regular file, or blank."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a regular file")
