@@ -60,9 +60,9 @@ def run(directory: Path, to: Path, asked: Asked) -> Tally:
     format, way = formats.named(asked.format, asked.wishes, asked.way)
     records, made = Artifact.open(directory / "records"), Artifact.open(directory / asked.made_from)
     judged = stage.quality_of(directory, made) if asked.made_from == "labels" else None
-    root = (
-        on_disk(stage.images_root(Config(), directory), "ppt export: images") if way != "none" else directory
-    )
+    root = directory
+    if way != "none":
+        root = on_disk(stage.images_root(Config(), directory), "ppt export: the images' folder")
     tally = Tally()
     with place.replacing(to) as (folder, finish):
         job = Job(

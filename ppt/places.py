@@ -95,7 +95,7 @@ class Remote:
     def _read(self, store: Any) -> bytes:
         stated = self._info(store)["size"]
         # Asked for a range it is one request; of a whole object some stores ask for the size once more.
-        data = store.cat_file(str(self), 0, stated) if stated else b""
+        data = store.cat_file(str(self), start=0, end=stated) if stated else b""
         if len(data) != stated:
             raise OSError(f"{len(data)} bytes came, of {stated}")
         return data
