@@ -223,6 +223,7 @@ def benchmark(
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
     steps of training take, and networks. On the demo's data unless told else.
     """
+    folder = on_disk(place(output), "--output of a benchmark")
     from pipelines.benchmark.networks import networks
     from pipelines.benchmark.points import points
     from pipelines.benchmark.segmenter import segmenter
@@ -234,7 +235,6 @@ def benchmark(
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
-    folder = on_disk(place(output), "--output of a benchmark")
     typer.echo(comparisons[what](_config(config, overrides, pairs, truth, None), folder))
 
 

@@ -37,7 +37,11 @@ def write_atomic(path: Place, data: bytes) -> None:
 
 def ensure(path: Place, data: bytes) -> None:
     """Write the file unless these are already its bytes."""
-    if not path.exists() or path.read_bytes() != data:
+    try:
+        known = path.read_bytes() == data
+    except FileNotFoundError:
+        known = False
+    if not known:
         write_atomic(path, data)
 
 

@@ -83,7 +83,7 @@ class Writer:
     @property
     def complete(self) -> bool:
         """Whether the artifact is there and whole, so that there is nothing to do."""
-        return not self.missing and (self.folder / "index.json").exists()
+        return not self.missing and _is_closed(self)
 
     def finish(self) -> "Artifact":
         """Gather the failures, then write the index: the artifact exists. ArtifactError if shards lack."""
