@@ -168,6 +168,17 @@ def test_another_plan_removes_what_the_index_names_and_lists_nothing(made, nothi
     assert not (made / "shards/00002.jsonl").is_file()
 
 
+def test_a_longer_plan_keeps_what_it_shares_with_the_shorter(folder):
+    with begin(folder, MANIFEST, {"00000": ITEMS[:2]}) as writer:
+        writer.missing[0].write([{"id": "a"}])
+        writer.finish()
+    writer = begin(folder, MANIFEST, shard_plan(ITEMS, 2))
+    assert [shard.key for shard in writer.missing] == ["00001"]
+    assert not (folder / "index.json").exists()
+    writer.missing[0].write([{"id": "c"}])
+    assert [row["id"] for row in writer.finish().rows()] == ["a", "c"]
+
+
 def test_two_runs_at_once_write_the_same_bytes(folder, tmp_path):
     make(tmp_path / "masks")
     meeting, lost = threading.Barrier(2, timeout=20), []
