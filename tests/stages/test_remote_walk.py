@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from fixtures.pictures import picture, write_rows
+from fixtures.pictures import disc, picture, write_rows
 from fixtures.processes import snapshot
 from fixtures.stores import Store, environment
 from fixtures.walk import ORDER, SMALL, TINY, settings, walk
@@ -30,7 +30,6 @@ def server():
 
 @pytest.fixture
 def store(server, monkeypatch):
-    import fsspec
     import s3fs
 
     server.empty()
@@ -40,14 +39,11 @@ def store(server, monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
     yield server
     s3fs.S3FileSystem.clear_instance_cache()
-    fsspec.config.conf.pop("s3", None)
 
 
 @pytest.fixture
 def scenes(tmp_path):
     """Pictures of one thing and of two, with pairs and truth."""
-    from fixtures.pictures import disc
-
     folder, pairs, truth = tmp_path / "pictures", [], []
     folder.mkdir()
     for name, discs in {
