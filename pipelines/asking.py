@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines import stage
 from pipelines.doors import open_sam_door
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
+from ppt.places import Place
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
 from ppt.prompting import Answer, Rules, ask
@@ -25,7 +25,7 @@ class Asking:
     prompter: Prompter
     records: Artifact
     relevance: Artifact
-    root: Path
+    root: Place
     policy: images.ImagePolicy
     rules: Rules
 
@@ -70,7 +70,7 @@ class Asking:
             yield list(zip(asked, examples, found, strict=True))
 
 
-def asking(config: Config, output: Path, prompter: Prompter, sam: SamModel | None = None) -> Asking:
+def asking(config: Config, output: Place, prompter: Prompter, sam: SamModel | None = None) -> Asking:
     """For one process; loads SAM unless it is given."""
     return Asking(
         sam or open_sam_door(config, output),

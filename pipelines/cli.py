@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from pipelines import exits, export_command, predict_command, report_command, review, weights
+from pipelines.destination import destination
 from pipelines.exits import leave, speaks, tell
 from pipelines.options import (
     Address,
@@ -31,6 +32,7 @@ from pipelines.options import (
 from pipelines.shipped import config_path
 from ppt import __version__, ray_actors
 from ppt.config import Config, ConfigError, load_config
+from ppt.places import Place, on_disk, place
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(weights.app, name="weights")
@@ -43,12 +45,13 @@ DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 
 
 @app.command()
-def demo(output: Output = Path("outputs/demo"), fresh: Fresh = False) -> None:
+def demo(output: Output = "outputs/demo", fresh: Fresh = False) -> None:
     """Embedded weights and data through every stage that exists, then the report."""
-    config = _config("demo", [], DEMO_DATA / "pairs.jsonl", DEMO_DATA / "truth.jsonl", None)
-    skipped = _walk(config, output, fresh)
+    config = _config("demo", [], f"{DEMO_DATA}/pairs.jsonl", f"{DEMO_DATA}/truth.jsonl", None)
+    folder = destination(output, config)
+    skipped = _walk(config, folder, fresh)
     if speaks():
-        report_command.leave_report(output)
+        report_command.leave_report(folder)
     leave(skipped)
 
 
@@ -57,7 +60,7 @@ def run(
     config: ConfigFile,
     pairs: Pairs = None,
     truth: Truth = None,
-    output: Output = Path("outputs/run"),
+    output: Output = "outputs/run",
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pairs.")] = None,
     drop_leaks: Annotated[
@@ -79,10 +82,11 @@ def run(
     settings = _config(config, asked, pairs, truth, limit)
     if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
+    folder = destination(output, settings)
     if dry_run:
         from pipelines.plan import describe
 
-        for line in describe(settings, output):
+        for line in describe(settings, folder):
             tell(line)
         return
     if slurm_array is not None:
@@ -91,9 +95,9 @@ def run(
         chosen = asked if limit is None else [*asked, f"records.limit={limit}"]
         command = Command(config, output, tuple(chosen), pairs, truth)
         return typer.echo(script(settings, command, slurm_array, slurm_gpus, fresh), nl=False)
-    skipped = _walk(settings, output, fresh)
+    skipped = _walk(settings, folder, fresh)
     if speaks():
-        report_command.leave_report(output)
+        report_command.leave_report(folder)
     leave(skipped)
 
 
@@ -112,7 +116,7 @@ def _stage_command(name: str, help: str) -> None:
         from pipelines.run import STAGES
 
         settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
-        summary = STAGES[name](settings, output, fresh)
+        summary = STAGES[name](settings, destination(output, settings), fresh)
         tell(summary.line())
         leave(summary.skipped, 1 if shards else summary.items)
 
@@ -131,11 +135,11 @@ def labels(
     output: Output,
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     review: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--review", metavar="FILE", help="What a person decided; kept as DIR/review.jsonl."),
     ] = None,
     believe: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--believe", metavar="FILE", help="A quality.jsonl; its quality is then the weight."),
     ] = None,
     pairs: Pairs = None,
@@ -150,9 +154,10 @@ def labels(
     from pipelines.run import STAGES
 
     settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
-    changed = [s4_labels.take_review(review, output)] if review and speaks() else []
-    changed += [s4_labels.take_quality(believe, output)] if believe and speaks() else []
-    summary = STAGES["labels"](settings, output, fresh or any(changed))
+    folder = destination(output, settings)
+    changed = [s4_labels.take_review(place(review), folder)] if review and speaks() else []
+    changed += [s4_labels.take_quality(place(believe), folder)] if believe and speaks() else []
+    summary = STAGES["labels"](settings, folder, fresh or any(changed))
     tell(summary.line())
     leave(summary.skipped, 1 if shards else summary.items)
 
@@ -172,7 +177,7 @@ def evaluate(
     truth: Truth = None,
     nta: Annotated[bool, typer.Option("--nta", help="Measure non-target activation, too.")] = False,
     against: Annotated[
-        Path | None, typer.Option(metavar="OTHER", help="Compare with another run, image by image.")
+        str | None, typer.Option(metavar="OTHER", help="Compare with another run, image by image.")
     ] = None,
     fresh: Fresh = False,
 ) -> None:
@@ -182,10 +187,11 @@ def evaluate(
 
     asked = [*overrides, "evaluate.nta=true"] if nta else overrides
     settings = _config(config, asked, pairs, truth, None)
-    found = evaluated(settings, output, fresh)
+    folder = destination(output, settings)
+    found = evaluated(settings, folder, fresh)
     for line in (found.line(), *found.splits()):
         tell(line)
-    for line in s6_against.run(settings, output, against) if against and speaks() else ():
+    for line in s6_against.run(settings, folder, place(against)) if against and speaks() else ():
         tell(line)
     leave(found.skipped, found.items)
 
@@ -201,10 +207,10 @@ def benchmark(
         str, typer.Argument(metavar="points|segmenter|speed|train|networks|engine", help="What to compare.")
     ],
     config: ConfigFile,
-    output: Output = Path("outputs/benchmark"),
+    output: Output = "outputs/benchmark",
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
-    pairs: Pairs = DEMO_DATA / "pairs.jsonl",
-    truth: Truth = DEMO_DATA / "truth.jsonl",
+    pairs: Pairs = f"{DEMO_DATA}/pairs.jsonl",
+    truth: Truth = f"{DEMO_DATA}/truth.jsonl",
 ) -> None:
     """Compare ways to make points, or segmenters, against the truth; our speed with a naive loop's; what
     steps of training take, networks, and engines. On the demo's data unless told else.
@@ -222,7 +228,8 @@ def benchmark(
     }  # fmt: skip
     if what not in comparisons:
         raise ConfigError(f"benchmark: expected {', '.join(comparisons)}, got {what!r}")
-    tell(comparisons[what](_config(config, overrides, pairs, truth, None), output))
+    folder = on_disk(place(output), "--output of a benchmark")
+    tell(comparisons[what](_config(config, overrides, pairs, truth, None), folder))
 
 
 @data.command()
@@ -231,12 +238,13 @@ def check(
     overrides: Overrides = [],  # noqa: B006 -- typer copies it
     pairs: Pairs = None,
     truth: Truth = None,
-    output: Annotated[Path, typer.Option(help="The picture of some pairs.")] = Path("outputs/data.png"),
+    output: Annotated[str, typer.Option(help="The picture of some pairs.")] = "outputs/data.png",
 ) -> None:
     """What a config's data hold, beside what is published of them: counts, missing files, texts, pictures."""
     from pipelines.data import check
 
-    said = list(check(_config(config, overrides, pairs, truth, None), output))
+    picture = on_disk(place(output), "--output of data check")
+    said = list(check(_config(config, overrides, pairs, truth, None), picture))
     for line, well in said:
         tell(line if well else f"WRONG {line}")
     if not all(well for _, well in said):
@@ -244,11 +252,11 @@ def check(
 
 
 @app.command()
-def doctor(output: Output = Path("outputs")) -> None:
+def doctor(output: Output = "outputs") -> None:
     """Versions, devices, weights, the torch/torchvision pair, free disk: what is wrong and how to mend it."""
     from pipelines.doctor import examine
 
-    findings = list(examine(output))
+    findings = list(examine(place(output)))
     for finding in findings:
         tell(f"{'ok  ' if finding.well else 'WRONG'} {finding.what}")
         if not finding.well:
@@ -271,14 +279,12 @@ def _options(
 
 
 def _config(
-    name: str, overrides: Iterable[str], pairs: Path | None, truth: Path | None, limit: int | None
+    name: str, overrides: Iterable[str], pairs: str | None, truth: str | None, limit: int | None
 ) -> Config:
-    given = {"pairs": pairs and str(pairs), "truth": truth and str(truth), "limit": limit}
+    given = {"pairs": pairs, "truth": truth, "limit": limit}
     for key, path in (("--pairs", pairs), ("--truth", truth)):
-        if path is not None and re.search("[\ud800-\udfff]", str(path)):
-            raise ConfigError(
-                f"{key}: {str(path)!a} is no text in this locale; rename it, or set LC_ALL=C.UTF-8"
-            )
+        if path is not None and re.search("[\ud800-\udfff]", path):
+            raise ConfigError(f"{key}: {path!a} is no text in this locale; rename it, or set LC_ALL=C.UTF-8")
     # JSON is YAML, but for escaped surrogates: text beyond ASCII is passed as it is.
     settings = [
         f"records.{key}={json.dumps(v, ensure_ascii=False)}" for key, v in given.items() if v is not None
@@ -297,7 +303,7 @@ def _config(
     return config
 
 
-def _walk(config: Config, output: Path, fresh: bool) -> int:
+def _walk(config: Config, output: Place, fresh: bool) -> int:
     """Run every stage, print a line for each; returns how many items were skipped, 0 < all of them or it
     fails.
     """

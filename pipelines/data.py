@@ -73,7 +73,7 @@ def _judged(found: sources.Sources, config: Config) -> Iterator[tuple[str, bool]
         first = next(row.message for row in found.rows if row.pair is None)
         yield f"{sum(refused.values())} rows are refused ({why}), the first: {first}", False
     names = dict.fromkeys(pair.image for pair in good)
-    missing = [name for name in names if images.size(found.images, name) is None]
+    missing = [name for name, size in images.sizes(found.images, names).items() if size is None]
     shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
     yield f"{len(names)} images, {len(missing)} missing{': ' if missing else ''}{shown}", not missing
     lengths = sorted(len(pair.text.split()) for pair in good)

@@ -9,10 +9,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ppt.backbones.published import PUBLISHED
 from ppt.backbones.weights import ENVIRONMENT_FOLDER, WeightsError, embedded, folders, locate, resolve
+from ppt.places import Place, Remote, RemoteError
 
 PACKAGES = (
     "torch",
@@ -35,7 +35,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(output: Path) -> Iterator[Finding]:
+def examine(output: Place) -> Iterator[Finding]:
     """Every finding in turn; nothing is loaded onto a device and nothing is written."""
     python = platform.python_version()
     yield Finding(sys.version_info >= (3, 11), f"python {python}", "install Python 3.11 or newer")
@@ -57,10 +57,21 @@ def examine(output: Path) -> Iterator[Finding]:
             yield Finding(True, f"weights {name}: {found}")
     looked = f"{', '.join(map(str, folders()))} (${ENVIRONMENT_FOLDER} first) and other programs' caches"
     yield Finding(True, f"weights are looked for in {looked}; `ppt weights list` names them")
+    if isinstance(output, Remote):
+        yield _reached(output)
+        return
     folder = next(p for p in (output.resolve(), *output.resolve().parents) if p.exists())
     free = shutil.disk_usage(folder).free
     remedy = f"free some space, or choose another --output; {LEAST_FREE / 1e9:.0f} GB is a sensible least"
     yield Finding(free >= LEAST_FREE, f"{free / 1e9:.1f} GB free at {folder}", remedy)
+
+
+def _reached(output: Remote) -> Finding:
+    try:
+        found = "holds something" if output.exists() else "holds nothing yet"
+    except (OSError, RemoteError) as error:
+        return Finding(False, f"{output} cannot be looked at", str(error))
+    return Finding(True, f"{output} {found}")
 
 
 def _torch() -> Iterator[Finding]:

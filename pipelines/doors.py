@@ -1,7 +1,6 @@
 """The configured CLIP and SAM, what the segmenter is built on, and a trained one."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from ppt.backbones.clip import Clip, Reading, load_clip
 from ppt.backbones.clip_towers import StagedModel
@@ -9,6 +8,7 @@ from ppt.backbones.dino import load_dino
 from ppt.backbones.kept import KeptEmbeddings
 from ppt.backbones.sam import SamModel, load_sam
 from ppt.config import Config
+from ppt.places import Place, on_disk
 from ppt.segmenter.reader import Reader, read_segmenter
 from ppt.store import Artifact, ArtifactError
 
@@ -23,13 +23,13 @@ def open_clip_door(config: Config) -> Clip:
     return load_clip(clip.model, clip.weights, config.device, clip.size, clip.max_long, reading)
 
 
-def open_sam_door(config: Config, output: Path | None = None) -> SamModel:
+def open_sam_door(config: Config, output: Place | None = None) -> SamModel:
     """SAM as the `sam` section says; what it makes of images is kept in DIR/embeddings of the run in the
     folder `output`, as far as `embeddings_gib` allows. Raises WeightsError.
     """
     limit, kept = int(config.embeddings_gib * 2**30), None
     if limit and output is not None:
-        kept = KeptEmbeddings(output / EMBEDDINGS, limit)
+        kept = KeptEmbeddings(on_disk(output / EMBEDDINGS, "embeddings_gib"), limit)
     sam = config.sam
     return load_sam(sam.model, sam.weights, config.device, sam.prompt_batch, kept, sam.bfloat16)
 
@@ -43,7 +43,7 @@ def open_staged_door(config: Config) -> StagedModel:
 
 
 def open_reader(
-    config: Config, segmenter: Artifact, clip: StagedModel | None = None, output: Path | None = None
+    config: Config, segmenter: Artifact, clip: StagedModel | None = None, output: Place | None = None
 ) -> Reader:
     """A trained segmenter, with the configured SAM where it points. clip: None opens the configured one.
     output: as of `open_sam_door`.

@@ -82,6 +82,7 @@ def exit_code(error: Exception) -> int:
     """2 for what the user asked wrongly, the signal's own for a stop, 1 for everything else."""
     from ppt.engine import Interrupted
     from ppt.exports.items import ExportError
+    from ppt.places import PlaceError
     from ppt.records.pairs import PairsError
     from ppt.records.truth import TruthError
     from ppt.report import ReportError
@@ -92,7 +93,7 @@ def exit_code(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, DamagedArtifact):
         return 1
-    asked_wrongly = (ConfigError, ExportError, PairsError, TruthError, ReportError, ReviewError)
+    asked_wrongly = (ConfigError, ExportError, PairsError, PlaceError, TruthError, ReportError, ReviewError)
     if isinstance(error, (*asked_wrongly, ArtifactError, FileNotFoundError)):
         return 2
     # Last: it brings torch, and a typing error should cost no wait.

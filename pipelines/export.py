@@ -26,6 +26,7 @@ from ppt.exports.carrier import Carrier, Way
 from ppt.exports.items import ExportError, Labelled, Tally, Wishes
 from ppt.exports.selection import Selection, select
 from ppt.exports.streams import Job
+from ppt.places import on_disk
 from ppt.quality import Band
 from ppt.records.images import ImagePolicy
 from ppt.store import Artifact, ArtifactError
@@ -59,7 +60,9 @@ def run(directory: Path, to: Path, asked: Asked) -> Tally:
     format, way = formats.named(asked.format, asked.wishes, asked.way)
     records, made = Artifact.open(directory / "records"), Artifact.open(directory / asked.made_from)
     judged = stage.quality_of(directory, made) if asked.made_from == "labels" else None
-    root = stage.images_root(Config(), directory) if way != "none" else directory
+    root = directory
+    if way != "none":
+        root = on_disk(stage.images_root(Config(), directory), "ppt export: the images' folder")
     tally = Tally()
     with place.replacing(to) as (folder, finish):
         job = Job(

@@ -1,18 +1,18 @@
 """`ppt export`: its options; `pipelines.export` does it."""
 
-from pathlib import Path
 from typing import Annotated, TypeVar, get_args
 
 import typer
 
 from pipelines.exits import leave, tell
 from ppt.config import ConfigError
+from ppt.places import on_disk, place
 
 T = TypeVar("T")
 
 
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run.")],
     format: Annotated[
         str,
         typer.Option(
@@ -20,7 +20,7 @@ def export(
             " fiftyone."
         ),
     ],
-    to: Annotated[Path, typer.Option(help="A new folder, or that of an earlier export, which it replaces.")],
+    to: Annotated[str, typer.Option(help="A new folder, or that of an earlier export, which it replaces.")],
     labels: Annotated[str, typer.Option(help="labels, or predictions: the segmenter's masks.")] = "labels",
     bands: Annotated[str, typer.Option(help="Which of keep, review and drop.")] = "keep,review",
     least: Annotated[float, typer.Option(help="Only masks of at least this score.")] = 0.0,
@@ -61,8 +61,9 @@ def export(
         None if images is None else _one_of("--images", images, get_args(Way)),
         licence,
     )
-    tally = export.run(directory, to, asked)
-    for line in export.summary(asked, to, tally):
+    folder, target = on_disk(place(directory), "ppt export DIR"), on_disk(place(to), "--to")
+    tally = export.run(folder, target, asked)
+    for line in export.summary(asked, target, tally):
         tell(line)
     leave(tally.faults)
 

@@ -1,7 +1,6 @@
 """The options that commands have in common."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,15 +13,15 @@ ConfigFile = Annotated[
         metavar="CONFIG.yaml", help="A YAML file, or the name of a shipped one; several, the last first: A+B."
     ),
 ]
-Output = Annotated[Path, typer.Option(help="Folder of the run; each stage has its own folder inside.")]
+Output = Annotated[str, typer.Option(help="Folder or URL of the run; each stage has its own folder inside.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")]
 Engine = Annotated[str | None, typer.Option(help="Who does the shards: local, or ray.")]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster: host:port, or auto.")]
-Pairs = Annotated[Path | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
-Truth = Annotated[Path | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
+Pairs = Annotated[str | None, typer.Option(help="JSONL or CSV: image, text, optional id, split, source.")]
+Truth = Annotated[str | None, typer.Option(help="JSONL: id, segmentation. Only evaluation opens it.")]
 Shards = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Only every N-th shard, from number I (from 0); others make the rest."),

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ppt.mosaics import Piece
+from ppt.places import Place
 from ppt.records import images
 from ppt.rle import decode, from_json
 
@@ -13,7 +13,7 @@ from ppt.rle import decode, from_json
 class StoredPieces:
     """Rows {image, sha256, text, segmentation} as `Pieces`. Raises ImageError where an image went away."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]], root: Path, policy: images.ImagePolicy) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], root: Place, policy: images.ImagePolicy) -> None:
         self._rows, self._root, self._policy = rows, root, policy
         self._load = functools.lru_cache(maxsize=256)(self._read)
 

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipelines.costs import HEIGHT, WIDTH, Costs, count
 from ppt.backbones.clip import find_clip
@@ -11,6 +10,7 @@ from ppt.backbones.sam import find_sam
 from ppt.backbones.weights import WeightsError
 from ppt.config import Config
 from ppt.durable import json_object
+from ppt.places import Place, Remote
 from ppt.records import images, pairs, sources
 from ppt.times import spoken
 from ppt.types import Pair
@@ -27,7 +27,7 @@ SETTINGS = {"points": "generator", "segmenter": "segmenter"}
 """The section of the config that says how a stage trains."""
 
 
-def describe(config: Config, output: Path) -> Iterator[str]:
+def describe(config: Config, output: Place) -> Iterator[str]:
     """The plan, line by line. Reads the pairs and the markers of finished shards; opens no image and no
     weights. Raises as `sources.read`, and WeightsError for a model that is not known.
 
@@ -40,7 +40,7 @@ def describe(config: Config, output: Path) -> Iterator[str]:
     good = [row.pair for row in chosen if row.pair is not None]
     names = dict.fromkeys(pair.image for pair in good)
     shards = -(-len(names) // config.shard_size)
-    sizes = {name: images.size(found.images, name) for name in names}
+    sizes = images.sizes(found.images, names)
     refused = len(chosen) - len(good)
     named = ", ".join(map(str, found.files)) or found.images
     yield f"pairs       {named}: {len(found.rows)} rows, {len(good)} to do, {refused} refused"
@@ -87,7 +87,7 @@ def _bytes(config: Config, good: list[Pair], images: int, costs: Costs) -> dict[
 
 
 def _in_all(
-    config: Config, output: Path, costs: Costs, rate: float, kept: float, images: int
+    config: Config, output: Place, costs: Costs, rate: float, kept: float, images: int
 ) -> Iterator[str]:
     again, size = costs.looks - costs.pictures, costs.pictures * costs.embedding
     room = config.embeddings_gib * 2**30
@@ -96,11 +96,8 @@ def _in_all(
     here = f"{rate / 1e9:,.0f} GFLOP/s, measured here just now ({config.device}, float32)"
     assumed = f"images of {HEIGHT} x {WIDTH} pixels"
     yield f"in all      {_operations(whole)}: {spoken(whole / rate)} at {here}; {assumed}"
-    folder = next(one for one in (output.resolve(), *output.resolve().parents) if one.exists())
-    free = shutil.disk_usage(folder).free
     kept += min(size, room)
-    enough = "enough" if kept < free else "NOT ENOUGH"
-    yield f"disk        about {_human(kept)} to keep, {_human(free)} free at {folder}: {enough}"
+    yield f"disk        about {_human(kept)} to keep, {_room(output, kept)}"
     if again:
         mirrored = f" and {costs.pictures - images} mirror images" if costs.pictures > images else ""
         saved = spared or seeing
@@ -139,6 +136,15 @@ def _on_many(good: list[Pair], shards: int, shared: float, alone: float, moved: 
     yield f"storage     a worker moves {_human(moved / shared)}/s: {feeds}"
 
 
+def _room(output: Place, kept: float) -> str:
+    """Whether there is room for so many bytes."""
+    if isinstance(output, Remote):
+        return f"in {output}"
+    folder = next(one for one in (output.resolve(), *output.resolve().parents) if one.exists())
+    free = shutil.disk_usage(folder).free
+    return f"{_human(free)} free at {folder}: {'enough' if kept < free else 'NOT ENOUGH'}"
+
+
 def _missing(config: Config, lost: list[str]) -> Iterator[str]:
     if lost:
         shown = ", ".join(lost[:LISTED]) + (", ..." if len(lost) > LISTED else "")
@@ -150,14 +156,14 @@ def _missing(config: Config, lost: list[str]) -> Iterator[str]:
             yield f"missing     weights of {name} {section.model}: {error}"
 
 
-def _state(folder: Path, shards: int) -> str:
+def _state(folder: Place, shards: int) -> str:
     done = len(list(folder.glob("shards/*.done.json")))
     if json_object(folder / "index.json") is not None:
         return f"complete, {done} shards (checked against the config when run)"
     return f"{done} of {shards} shards done" if done else "to do"
 
 
-def _trained(folder: Path) -> str:
+def _trained(folder: Place) -> str:
     return "complete" if json_object(folder / "index.json") is not None else "to do"
 
 

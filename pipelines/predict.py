@@ -15,6 +15,7 @@ from pipelines.doors import open_reader
 from ppt import rle
 from ppt.config import Config, ConfigError, canonical_json, load_config
 from ppt.durable import json_lines, write_atomic
+from ppt.places import Place
 from ppt.records import images
 from ppt.report import preview
 from ppt.segmenter.reader import Reader
@@ -23,7 +24,7 @@ from ppt.store import Artifact
 PAIRS = (".jsonl", ".csv")
 
 
-def segmenter_of(weights: Path) -> Artifact:
+def segmenter_of(weights: Place) -> Artifact:
     """The segmenter's artifact: `weights` itself, or the folder `segmenter` in that of a run."""
     return Artifact.open(weights / "segmenter" if (weights / "segmenter").is_dir() else weights)
 
@@ -38,14 +39,14 @@ def config_of(segmenter: Artifact, overrides: Sequence[str]) -> Config:
     return load_config(None, [*sections, f"segmenter.dino={dino}", *overrides])
 
 
-def pairs(segmenter: Artifact, config: Config, output: Path, fresh: bool = False) -> list[stage.Summary]:
+def pairs(segmenter: Artifact, config: Config, output: Place, fresh: bool = False) -> list[stage.Summary]:
     """Every pair of records.pairs: OUT/records and OUT/predictions, complete."""
     made = s0_records.run(config, output, fresh)
     return [made, s5_predictions.run(config, output, fresh, segmenter.folder)]
 
 
 def pictures(
-    segmenter: Artifact, config: Config, image: Path, text: str, output: Path
+    segmenter: Artifact, config: Config, image: Path, text: str, output: Place
 ) -> Iterator[tuple[str, bool]]:
     """One image, or all images right in a folder, asked for `text`; for each as it is done a line, and
     whether there is a row.
@@ -70,7 +71,7 @@ def pictures(
     write_atomic(output / "predictions.jsonl", json_lines(rows))
 
 
-def _asked(reader: Reader, root: Path, name: str, text: str, config: Config, output: Path) -> dict[str, Any]:
+def _asked(reader: Reader, root: Path, name: str, text: str, config: Config, output: Place) -> dict[str, Any]:
     pixels = images.load(root, name, stage.image_policy(config)).pixels
     [found] = reader(pixels, [text])
     write_atomic(output / _drawn(name), preview.encode_png(preview.overlay_mask(pixels, found.mask)))

@@ -1,30 +1,33 @@
 """`ppt report`: its options, and the report that a run ends with."""
 
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipelines.exits import tell
 from ppt.config import Config
+from ppt.places import Place, on_disk, place
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")],
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or its URL.")],
     against: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="OTHER", help="Side by side with another run, in report_against.html."),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """HTML that opens from disk: every item with its map, points, candidates and mask; worst first; marks."""
-    path = leave_report(directory, against)
+    folder = place(directory)
     if show:
-        webbrowser.open(path.resolve().as_uri())
+        on_disk(folder, "ppt report --open")
+    path = leave_report(folder, place(against) if against else None)
+    if show:
+        webbrowser.open(on_disk(path, "ppt report --open").resolve().as_uri())
 
 
-def leave_report(output: Path, against: Path | None = None) -> Path:
+def leave_report(output: Place, against: Place | None = None) -> Place:
     """Write the report of the run in `output`, say where, and return its path."""
     from pipelines.stage import images_root
     from ppt.report import build_report

@@ -2,13 +2,13 @@
 
 import getpass
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.exits import tell
 from ppt.config import Config, ConfigError, canonical_json, load_config
+from ppt.places import Place, on_disk, place
 from ppt.types import MaskCandidates, PointSet, Record
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _several() -> None:
 
 @app.command()
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     who: Annotated[str | None, typer.Option(help="Your name, for the decisions.")] = None,
     overrides: Annotated[
@@ -43,6 +43,7 @@ def serve(
     from ppt.report.journal import Journal
     from ppt.report.server import Server
 
+    directory = on_disk(place(folder), "ppt review serve")
     run = read_run(directory)
     config = _config(run, overrides)
     try:
@@ -68,7 +69,7 @@ def serve(
 class Asking:
     """SAM and the images of a run; the last few images stay embedded."""
 
-    def __init__(self, sam: "SamModel", policy: "ImagePolicy", root: Path) -> None:
+    def __init__(self, sam: "SamModel", policy: "ImagePolicy", root: Place) -> None:
         self._sam, self._policy, self._root = sam, policy, root
         self._embedded: dict[str, object] = {}
 
@@ -94,7 +95,7 @@ def _config(run: "Run", overrides: list[str]) -> Config:
     return load_config(None, [*([f"sam={canonical_json(known)}"] if known else []), *overrides])
 
 
-def _sam(run: "Run", config: Config, root: Path | None) -> Asking | None:
+def _sam(run: "Run", config: Config, root: Place | None) -> Asking | None:
     """The run's own SAM; None, told in a line, where it or the images are not here."""
     from pipelines.doors import open_sam_door
     from ppt.backbones.weights import WeightsError

@@ -3,7 +3,6 @@
 import functools
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeAlias
 
 from pipelines import (
@@ -24,14 +23,15 @@ from pipelines.stage import Summary
 from pipelines.together import begun_again, by_the_first, on_ray, peers_of, shared_out
 from ppt import times
 from ppt.config import Config, ConfigError
+from ppt.places import Place
 from ppt.records import sources
 
 Done: TypeAlias = Summary | Evaluation
-Stage: TypeAlias = Callable[[Config, Path, bool], Done]
+Stage: TypeAlias = Callable[[Config, Place, bool], Done]
 
 
 # In the order of the walk.
-_OWN: dict[str, Callable[[Config, Path, bool], Summary]] = {
+_OWN: dict[str, Callable[[Config, Place, bool], Summary]] = {
     "records": s0_records.run,
     "relevance": s1_relevance.run,
     "points": s2_points.run,
@@ -55,7 +55,7 @@ def _stage(name: str) -> Stage:
     own = _OWN[name]
 
     @functools.wraps(own)
-    def run(config: Config, output: Path, fresh: bool = False) -> Done:
+    def run(config: Config, output: Place, fresh: bool = False) -> Done:
         if config.share is not None and name not in SHARED:
             raise ConfigError(
                 f"share: {name} is not made of shards that can be shared out (got {config.share})"
@@ -77,7 +77,7 @@ def _stage(name: str) -> Stage:
     return run
 
 
-def evaluated(config: Config, output: Path, fresh: bool = False) -> Evaluation:
+def evaluated(config: Config, output: Place, fresh: bool = False) -> Evaluation:
     """The last stage, with what it has to say of its own."""
     return by_the_first(s6_evaluate.run, config, output, fresh)
 
@@ -97,7 +97,7 @@ def names(config: Config) -> list[str]:
     return [name for name in STAGES if optional.get(name, True)]
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> Iterator[Done]:
+def run(config: Config, output: Place, fresh: bool = False) -> Iterator[Done]:
     """Walk the stages in order, yielding each one's summary; a stage that is complete does nothing. Of
     several processes that torchrun started all walk. Raises ConfigError for a share: it is of one stage.
     """

@@ -12,7 +12,6 @@ import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,6 +21,7 @@ from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
 from ppt.durable import ensure, identity, json_lines
 from ppt.manifest import Manifest
+from ppt.places import Place, each
 from ppt.records import images, pairs, plan, sources
 from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
@@ -44,13 +44,13 @@ class Context:
     contents: image path -> sha256 of its bytes, None where it cannot be read.
     """
 
-    root: Path
+    root: Place
     policy: ImagePolicy
     shards: dict[str, list[Row]]
     contents: dict[str, str | None]
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/records complete, and DIR/truth where there is truth.
 
     Raises ConfigError without pairs, PairsError or TruthError where a file is of no use, and StaleArtifact.
@@ -99,7 +99,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
 
 def _begun(
     config: Config,
-    folder: Path,
+    folder: Place,
     manifest: Manifest,
     planned: dict[str, list[str]],
     fresh: bool,
@@ -113,7 +113,7 @@ def _begun(
         raise StaleArtifact("\n  ".join([str(error), *_other_images(folder, chosen, contents)])) from None
 
 
-def _other_images(folder: Path, chosen: Sequence[Row], contents: dict[str, str | None]) -> list[str]:
+def _other_images(folder: Place, chosen: Sequence[Row], contents: dict[str, str | None]) -> list[str]:
     """What became of the images since the records in `folder`, a line a kind; those that failed then are
     left out.
     """
@@ -140,7 +140,7 @@ def _listed(images: Sequence[str]) -> str:
     return ", ".join(images[:LISTED]) + (", ..." if len(images) > LISTED else "")
 
 
-def _identity(files: Sequence[Path]) -> str:
+def _identity(files: Sequence[Place]) -> str:
     """sha256 of a file's bytes; of several, or none, one of all of them in their order."""
     each = [identity(path.read_bytes())["sha256"] for path in files]
     return each[0] if len(each) == 1 else fingerprint(each)
@@ -188,15 +188,21 @@ def shard_of_records(context: Context, shard: Shard) -> None:
     shard.write([record.to_json() for record in records], None, failures)
 
 
-def _contents(root: Path, policy: ImagePolicy, rows: Sequence[Row]) -> dict[str, str | None]:
+def _contents(root: Place, policy: ImagePolicy, rows: Sequence[Row]) -> dict[str, str | None]:
     """sha256 of every distinct image, in order of first appearance; None where it cannot be read."""
-    contents: dict[str, str | None] = dict.fromkeys(row.pair.image for row in rows if row.pair is not None)
-    for image in tqdm(contents, desc="hashing", unit="image", disable=not sys.stderr.isatty(), leave=False):
-        try:
-            contents[image] = images.digest(root, image, policy)
-        except ImageError:
-            contents[image] = None  # the shard that holds it says why
-    return contents
+    names = list(dict.fromkeys(row.pair.image for row in rows if row.pair is not None))
+    found = each(functools.partial(_content, root, policy), names, root)
+    with tqdm(
+        found, total=len(names), desc="hashing", unit="image", disable=not sys.stderr.isatty(), leave=False
+    ) as bar:
+        return dict(zip(names, bar, strict=True))
+
+
+def _content(root: Place, policy: ImagePolicy, image: str) -> str | None:
+    try:
+        return images.digest(root, image, policy)
+    except ImageError:
+        return None  # the shard that holds it says why
 
 
 def _lock_away(
@@ -241,7 +247,7 @@ def _lock_away(
     return stage.summary(artifact, made=len(writer.missing))
 
 
-def _preview(artifact: Artifact, config: Config, output: Path) -> None:
+def _preview(artifact: Artifact, config: Config, output: Place) -> None:
     """preview.png: the first images under one of their sentences."""
     tiles, captions = [], []
     for record, *_ in list(stage.by_content(artifact, artifact.keys[0]).values())[:PREVIEWED]:

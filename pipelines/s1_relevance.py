@@ -10,7 +10,6 @@ and a preview of maps.
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from pipelines.doors import open_clip_door
 from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.points.scene import words_of
 from ppt.records import images
 from ppt.relevance import relevance_maps
@@ -37,12 +37,12 @@ class Context:
 
     clip: Clip
     records: Artifact
-    root: Path
+    root: Place
     policy: images.ImagePolicy
     config: Config
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/relevance complete. Raises StaleArtifact, WeightsError and the errors of what it reads."""
     records = Artifact.open(output / "records")
     clip = open_clip_door(config)
@@ -65,7 +65,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return summary
 
 
-def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
+def context(config: Config, output: Place, clip: Clip | None = None) -> Context:
     """The context of one process; loads the model unless it is given."""
     policy = stage.image_policy(config)
     records = Artifact.open(output / "records")
@@ -111,7 +111,7 @@ def shard_of_maps(context: Context, shard: Shard) -> None:
     shard.write(rows, tensors, failures)
 
 
-def _preview(artifact: Artifact, records: Artifact, config: Config, output: Path) -> None:
+def _preview(artifact: Artifact, records: Artifact, config: Config, output: Place) -> None:
     """preview.png: the first sentence of each of the first images, under its map."""
     tiles, captions = [], []
     for key in artifact.keys[:1]:

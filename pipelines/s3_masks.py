@@ -8,7 +8,6 @@ number of sentences.
 """
 
 import functools
-from pathlib import Path
 from typing import Any
 
 from pipelines import stage
@@ -17,6 +16,7 @@ from pipelines.doors import open_sam_door
 from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.points.examples import Example
 from ppt.points.prompter import Prompter
 from ppt.points.weights import read_generator
@@ -32,7 +32,7 @@ STAGE = "masks"
 PREVIEWED = 12
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/masks complete. Raises StaleArtifact, WeightsError and the other errors of what it reads."""
     relevance = Artifact.open(output / "relevance")
     inputs = {"records": Artifact.open(output / "records").fingerprint, "relevance": relevance.fingerprint}
@@ -58,7 +58,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return summary
 
 
-def context(config: Config, output: Path, sam: SamModel | None = None) -> Asking:
+def context(config: Config, output: Place, sam: SamModel | None = None) -> Asking:
     """The context of one process; loads the models unless SAM is given."""
     generator = None
     if config.points.method == "generator":
@@ -122,7 +122,7 @@ def _rounded(value: Any) -> float:
     return round(float(value), 6)
 
 
-def _preview(artifact: Artifact, config: Config, output: Path) -> None:
+def _preview(artifact: Artifact, config: Config, output: Place) -> None:
     """preview.png: the first sentence of each of the first images, its points and its mask."""
     tiles, captions, seen = [], [], set()
     for row in artifact.rows(*artifact.keys[:1]):

@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipelines import stage
 from ppt import labels
@@ -22,6 +21,7 @@ from ppt.attempts import attempted
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.quality import BELIEVED, QualityError, read_weights
 from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
 from ppt.rle import Rle, from_json
@@ -45,7 +45,7 @@ class Context:
     weights: dict[str, float]
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/labels and its labels.jsonl complete. Raises StaleArtifact, ReviewError, QualityError and the
     errors of what it reads.
     """
@@ -83,7 +83,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return replace(summary, note=_told(decisions, rows))
 
 
-def take_review(review: Path, output: Path) -> bool:
+def take_review(review: Place, output: Place) -> bool:
     """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
     data = review.read_bytes()
     with _naming(review):
@@ -91,7 +91,7 @@ def take_review(review: Path, output: Path) -> bool:
     return _kept(data, output / FILE_NAME)
 
 
-def take_quality(quality: Path, output: Path) -> bool:
+def take_quality(quality: Place, output: Place) -> bool:
     """Keep a quality.jsonl as DIR/believed.jsonl; whether that changes it. Raises QualityError for one that
     is none, or is of other masks than those in DIR.
     """
@@ -101,7 +101,7 @@ def take_quality(quality: Path, output: Path) -> bool:
     return _kept(data, output / BELIEVED)
 
 
-def _kept(data: bytes, path: Path) -> bool:
+def _kept(data: bytes, path: Place) -> bool:
     if path.exists() and path.read_bytes() == data:
         return False
     write_atomic(path, data)
@@ -109,14 +109,14 @@ def _kept(data: bytes, path: Path) -> bool:
 
 
 def context(
-    config: Config, output: Path, decisions: dict[str, Decision], weights: dict[str, float]
+    config: Config, output: Place, decisions: dict[str, Decision], weights: dict[str, float]
 ) -> Context:
     """The context of one process."""
     return Context(config, Artifact.open(output / "masks"), decisions, weights)
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Place) -> Iterator[None]:
     """Errors of what is read from a file name it."""
     try:
         yield

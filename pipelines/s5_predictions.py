@@ -8,7 +8,6 @@ the segmenter draws itself is cut; where SAM draws, it is no part of what made t
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines import stage
@@ -16,6 +15,7 @@ from pipelines.doors import open_reader
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.records import images
 from ppt.segmenter.reader import Reader
 from ppt.shard import Failure, Shard
@@ -30,11 +30,11 @@ class Context:
 
     reader: Reader
     records: Artifact
-    root: Path
+    root: Place
     policy: images.ImagePolicy
 
 
-def run(config: Config, output: Path, fresh: bool = False, weights: Path | None = None) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False, weights: Place | None = None) -> stage.Summary:
     """Make DIR/predictions complete. weights: the folder of the segmenter, DIR/segmenter by default.
 
     Raises StaleArtifact, WeightsError and the errors of what it reads.
@@ -66,7 +66,7 @@ def run(config: Config, output: Path, fresh: bool = False, weights: Path | None 
     return summary
 
 
-def context(config: Config, output: Path, folder: Path, reader: Reader | None = None) -> Context:
+def context(config: Config, output: Place, folder: Place, reader: Reader | None = None) -> Context:
     """The context of one process; opens the segmenter unless it is given."""
     reader = reader or open_reader(config, Artifact.open(folder), output=output)
     root, policy = stage.images_root(config, output), stage.image_policy(config)

@@ -13,7 +13,6 @@ what the quality is worth where there is some.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ppt import quality, rle
 from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.store import Artifact, StaleArtifact, begin
 from ppt.types import PseudoLabel
 
@@ -40,7 +40,7 @@ class Told:
     views: dict[str, float]
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/quality complete. Raises StaleArtifact and the errors of what it reads."""
     labels = Artifact.open(output / "labels")
     others = {name: Artifact.open(output / name) for name in _there(output)}
@@ -76,7 +76,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return stage.summary(artifact, made=len(missing))
 
 
-def _there(output: Path) -> list[str]:
+def _there(output: Place) -> list[str]:
     """The stages beside the labels that have something to say of them."""
     return [name for name in ("predictions", "views") if (output / name / "index.json").exists()]
 

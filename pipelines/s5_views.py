@@ -13,7 +13,6 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from pipelines.doors import open_clip_door
 from ppt.backbones.clip import Clip
 from ppt.config import Config
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.prompting import agreement
 from ppt.records import images
 from ppt.relevance import relevance_maps
@@ -45,11 +45,11 @@ class Context:
     records: Artifact
     relevance: Artifact
     labels: Artifact
-    root: Path
+    root: Place
     policy: images.ImagePolicy
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/views complete. Raises StaleArtifact, WeightsError and the errors of what it reads."""
     inputs = {name: Artifact.open(output / name) for name in ("records", "relevance", "labels")}
     labels = inputs["labels"]
@@ -78,7 +78,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> stage.Summary:
     return summary
 
 
-def context(config: Config, output: Path, clip: Clip | None = None) -> Context:
+def context(config: Config, output: Place, clip: Clip | None = None) -> Context:
     """The context of one process; loads the model unless it is given."""
     ways = _looks(clip or open_clip_door(config), config)
     return Context(

@@ -8,7 +8,6 @@ mask as blank; of a segmenter every stage of the network is measured, and blank 
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ppt import rle
 from ppt.activation import NonTarget, intervals, non_target
 from ppt.config import Config
 from ppt.metrics import Sample
+from ppt.places import Place
 from ppt.records import images
 from ppt.seeding import generator
 from ppt.segmenter.reader import Reader
@@ -32,7 +32,7 @@ Measured = tuple[str, str, str, NonTarget]
 
 
 def measured(
-    config: Config, output: Path, samples: list[Sample], segmenter: Artifact | None
+    config: Config, output: Place, samples: list[Sample], segmenter: Artifact | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(for each stage n, images, and every measure as [mean, low, high]; the rows of each sentence).
 
@@ -64,7 +64,7 @@ def measured(
 
 def _all(
     config: Config,
-    output: Path,
+    output: Place,
     samples: dict[str, Sample],
     truth: dict[str, Truth],
     reader: Reader | None,

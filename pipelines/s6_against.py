@@ -9,13 +9,13 @@ images, and how often the sign flips; of the labels and, where both have one, of
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ppt.config import Config
 from ppt.durable import ensure, json_lines, json_object, parsed_lines
 from ppt.metrics import Conventions, Score, bootstrap
 from ppt.metrics.conventions import differences
+from ppt.places import Place
 from ppt.seeding import generator
 from ppt.store import Artifact, ArtifactError
 
@@ -32,7 +32,7 @@ class Side:
     scores: dict[str, dict[str, Score]]
 
 
-def run(config: Config, output: Path, other: Path) -> list[str]:
+def run(config: Config, output: Place, other: Place) -> list[str]:
     """Write DIR/evaluate/against.json; returns it as a small table, line by line.
 
     Raises ArtifactError where a run is not evaluated, by another version of this stage, under other
@@ -52,7 +52,7 @@ def run(config: Config, output: Path, other: Path) -> list[str]:
     return _table(found)
 
 
-def _read(folder: Path) -> Side:
+def _read(folder: Place) -> Side:
     artifact = Artifact.open(folder)
     metrics = json_object(folder / "metrics.json")
     if metrics is None or artifact.manifest.schema_version < 2:

@@ -12,7 +12,6 @@ stage, is a missing prediction and counts as such.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines import s6_activation, s6_quality, s6_samples, stage
@@ -21,6 +20,7 @@ from ppt.config import Config
 from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
 from ppt.metrics import Conventions, Sample, Score
+from ppt.places import Place
 from ppt.records import images
 from ppt.report import preview
 from ppt.store import Artifact, StaleArtifact, begin
@@ -88,7 +88,7 @@ class Evaluation:
         yield from (f"  note: {one}" for one in self.unmet)
 
 
-def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
+def run(config: Config, output: Place, fresh: bool = False) -> Evaluation:
     """Make DIR/evaluate complete; without truth nothing is written.
 
     Raises StaleArtifact where DIR/truth is of other records, or a segmenter of other labels; ValueError
@@ -153,7 +153,7 @@ def run(config: Config, output: Path, fresh: bool = False) -> Evaluation:
     return Evaluation(found, told, tuple(s6_samples.unmet(config, records, predictions)))
 
 
-def _made(folder: Path) -> Artifact | None:
+def _made(folder: Place) -> Artifact | None:
     """The artifact, where it was made."""
     return Artifact.open(folder) if (folder / "index.json").exists() else None
 
@@ -203,7 +203,7 @@ def _cell(value: float | None) -> str:
 
 
 def _preview(
-    folder: Path, samples: list[Sample], scores: list[Score], labels: Artifact, config: Config, output: Path
+    folder: Place, samples: list[Sample], scores: list[Score], labels: Artifact, config: Config, output: Place
 ) -> None:
     """preview.png: predictions filled, truth outlined, from the worst to the best, evenly spread."""
     rows = {row["id"]: row for row in labels.rows()}

@@ -12,7 +12,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines import run
 from ppt.config import Config, ConfigError
@@ -44,10 +43,10 @@ class Command:
     """What `ppt run` was asked: config as named, the run's folder, settings, files of pairs and truth."""
 
     config: str
-    output: Path
+    output: str
     overrides: tuple[str, ...] = ()
-    pairs: Path | None = None
-    truth: Path | None = None
+    pairs: str | None = None
+    truth: str | None = None
 
     def stage(self, name: str) -> str:
         """The arguments of `ppt` that run one stage, for a shell."""

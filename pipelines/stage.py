@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from ppt.config import Config, ConfigError
 from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import Crew, run_shards
 from ppt.manifest import Manifest
+from ppt.places import Place, place
 from ppt.pool import Pool
 from ppt.records import images
 from ppt.records.images import ImagePolicy
@@ -57,7 +57,7 @@ class Summary:
 
 
 def begun(
-    config: Config, folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+    config: Config, folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
 ) -> Writer:
     """The writer of the artifact in `folder`, or of the share of it that the config says. Raises as `begin`,
     and ConfigError where a share should begin afresh: others may be writing theirs.
@@ -165,12 +165,12 @@ def summary(artifact: Artifact, made: int) -> Summary:
     )
 
 
-def remember_source(output: Path, source: dict[str, Any]) -> None:
+def remember_source(output: Place, source: dict[str, Any]) -> None:
     """Note in DIR/source.json where the images lie on this machine; no hash and no artifact depends on it."""
     ensure(output / SOURCE, json_lines([source]))
 
 
-def images_root(config: Config, output: Path) -> Path:
+def images_root(config: Config, output: Place) -> Place:
     """The folder that image paths are relative to: that of the pairs file, or what DIR/source.json says."""
     if config.records.pairs is not None and not config.records.sources:
         return config.records.pairs.parent
@@ -179,7 +179,7 @@ def images_root(config: Config, output: Path) -> Path:
         raise FileNotFoundError(
             f"{output}: no pairs; name them with --set records.pairs=FILE, or run records first"
         )
-    return Path(source["images"])
+    return place(source["images"])
 
 
 def image_policy(config: Config) -> ImagePolicy:
@@ -223,7 +223,7 @@ def by_content(
 
 
 def picture(
-    config: Config, output: Path, image: str, sha256: str | None = None
+    config: Config, output: Place, image: str, sha256: str | None = None
 ) -> UInt8[np.ndarray, "h w 3"] | None:
     """An image for a preview, as the records stage reads it; None where it is gone, or changed since
     `sha256`.
@@ -234,7 +234,7 @@ def picture(
         return None
 
 
-def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
+def leave_preview(folder: Place, tiles: list[UInt8[np.ndarray, "h w 3"]], captions: list[str]) -> None:
     """Write folder/preview.png, a sheet of tiles six in a row; nothing where there is no tile."""
     if tiles:
         write_atomic(
@@ -242,7 +242,7 @@ def leave_preview(folder: Path, tiles: list[UInt8[np.ndarray, "h w 3"]], caption
         )
 
 
-def quality_of(output: Path, labels: Artifact) -> Artifact | None:
+def quality_of(output: Place, labels: Artifact) -> Artifact | None:
     """DIR/quality; None where labels were not judged. Raises StaleArtifact where it is of other labels."""
     if not (output / "quality" / "index.json").exists():
         return None
@@ -258,7 +258,7 @@ def must_be_of(labels: Artifact, made: Artifact) -> None:
 
 
 def leave_masks(
-    folder: Path, ranked: Sequence[tuple[str, dict[str, Any] | None, str]], config: Config, output: Path
+    folder: Place, ranked: Sequence[tuple[str, dict[str, Any] | None, str]], config: Config, output: Place
 ) -> None:
     """Write folder/preview.png, where there is none, of rows (image, mask as stored or None, caption), evenly
     spread over them; images that are gone are left out.

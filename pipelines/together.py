@@ -8,11 +8,9 @@ closes the artifact, whose bytes are those of one process. What has no shards th
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines import stage
@@ -21,6 +19,7 @@ from ppt.backbones.weights import resolve_device
 from ppt.config import Config, ConfigError
 from ppt.manifest import Manifest
 from ppt.peers import Peers, joined
+from ppt.places import Place, remove_folder
 from ppt.shard import Shard
 from ppt.store import Artifact, begin, clear
 
@@ -46,13 +45,13 @@ def peers_of(config: Config) -> Iterator[Peers]:
 
 
 def on_ray(
-    name: str, run: Callable[[Config, Path, bool], stage.Summary], config: Config, output: Path, fresh: bool
+    name: str, run: Callable[[Config, Place, bool], stage.Summary], config: Config, output: Place, fresh: bool
 ) -> stage.Summary:
     """A training, DIR/<name>, in workers of the Ray cluster that the config names."""
     folder = output / name
     if fresh and folder.exists():  # here and once, whatever happens to the workers
         clear(folder)
-        shutil.rmtree(folder / "training", ignore_errors=True)
+        remove_folder(folder / "training")
     complete = (folder / "index.json").exists()
     alone = config.model_copy(update={"engine": "local", "workers": 0})
     ray_training.train_together(config.ray, _of_ray, {"run": run, "config": alone, "output": output}, output)
@@ -72,7 +71,7 @@ def begun_again() -> bool:
 
 
 def shared_out(
-    name: str, run: Callable[[Config, Path, bool], stage.Summary], config: Config, output: Path, fresh: bool
+    name: str, run: Callable[[Config, Place, bool], stage.Summary], config: Config, output: Place, fresh: bool
 ) -> stage.Summary:
     """A stage that is made of shards, DIR/<name>: every process makes its share of them."""
     with peers_of(config) as peers:
@@ -87,7 +86,7 @@ def shared_out(
         return replace(told, made=told.made + made, kept=max(0, told.kept - made))
 
 
-def by_the_first(run: Callable[[Config, Path, bool], T], config: Config, output: Path, fresh: bool) -> T:
+def by_the_first(run: Callable[[Config, Place, bool], T], config: Config, output: Place, fresh: bool) -> T:
     """A stage that one process does alone; the others wait for what it says."""
     with peers_of(config) as peers:
         told = peers.told(run(config, output, fresh) if peers.first else None)
@@ -108,7 +107,7 @@ def made(peers: Peers, config: Config, make: Callable[[Config], Artifact | None]
 
 def trained(
     peers: Peers,
-    folder: Path,
+    folder: Place,
     manifest: Manifest,
     plan: Mapping[str, Sequence[str]],
     fresh: bool,
@@ -127,7 +126,7 @@ def trained(
         peers.told(bool(writer.missing))
         for shard in writer.missing:
             if fresh:
-                shutil.rmtree(folder / "training", ignore_errors=True)
+                remove_folder(folder / "training")
             keep(shard, learn())
         summary = stage.summary(writer.finish(), made=len(writer.missing))
     peers.told(None)

@@ -9,20 +9,23 @@ leaves a line that begins with "Timeout". What two runs ended on is passed over 
 a stage does at once: an image with all its sentences, and so all of these are lost with it.
 
 The lines are appended without a flush to the disk: they outlive the process, which is what they are for, and
-cost some microseconds. The folder goes when the artifact is complete; `--fresh` gives every item a new
-chance.
+cost some microseconds. Of an artifact in a store they lie in this machine's folder for temporary files. The
+folder goes when the artifact is complete; `--fresh` gives every item a new chance.
 """
 
 import faulthandler
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ppt.durable import json_lines
+from ppt.places import Place
 from ppt.shard import Failure, Shard
 
 T = TypeVar("T")
@@ -86,13 +89,20 @@ def excuse(shard: Shard) -> None:
             _note(file.fileno(), list(runs)[-1], [])
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Place) -> None:
     """Remove what is known of the attempts at an artifact's shards."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(_folder(folder), ignore_errors=True)
+
+
+def _folder(artifact: Place) -> Path:
+    if isinstance(artifact, Path):
+        return artifact / FOLDER
+    known = hashlib.sha256(f"{os.path.expanduser('~')} {artifact}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"ppt_{FOLDER}_{known}"
 
 
 def _journal(shard: Shard) -> Path:
-    return shard.folder / FOLDER / f"{shard.key}.jsonl"
+    return _folder(shard.folder) / f"{shard.key}.jsonl"
 
 
 def _note(handle: int, run: str, ids: list[str]) -> None:

@@ -11,12 +11,12 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ppt.durable import identity, is_intact, json_lines, json_object, write_atomic
+from ppt.durable import identity, json_lines, json_object, read_bytes, write_atomic
+from ppt.places import Place
 
 State = dict[str, Any]
 KEPT = 2
@@ -35,7 +35,7 @@ class Checkpoints:
     fingerprint: of all that the training depends on.
     """
 
-    folder: Path
+    folder: Place
     fingerprint: str
 
     def save(self, step: int, state: State) -> None:
@@ -56,15 +56,16 @@ class Checkpoints:
         Raises CheckpointError where all are damaged, or where one belongs to another training.
         """
         for leftover in self.folder.glob("step_*.tmp"):  # of a save that was cut off
-            leftover.unlink()
-        damaged: list[Path] = []
+            leftover.unlink(missing_ok=True)
+        damaged: list[Place] = []
         for path in self._from_last():
             known = json_object(path.with_suffix(".json"))
             if known is not None and known["fingerprint"] != self.fingerprint:
                 raise CheckpointError(
                     f"{path}: made with other settings or inputs; use --fresh to start over"
                 )
-            if known is None or not is_intact(path, {name: known[name] for name in ("sha256", "bytes")}):
+            data = read_bytes(path) if path.exists() else b""
+            if known is None or identity(data) != {name: known[name] for name in ("sha256", "bytes")}:
                 damaged.append(path)
                 continue
             for one in damaged:
@@ -73,7 +74,7 @@ class Checkpoints:
                     one.replace(one.with_name(one.name + ASIDE))
                 one.with_suffix(".json").unlink(missing_ok=True)
             self._keep_last()  # a kill may have come between saving one and this
-            return known["step"], torch.load(path, map_location="cpu", weights_only=True)
+            return known["step"], torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if damaged:
             named = ", ".join(map(str, damaged))
             raise CheckpointError(f"{named}: damaged, and no other is kept; use --fresh to start over")
@@ -87,7 +88,7 @@ class Checkpoints:
                 if old.with_suffix(".pt") not in kept:
                     old.unlink()
 
-    def _from_last(self) -> Iterator[Path]:
+    def _from_last(self) -> Iterator[Place]:
         """The files of tensors, the last first; one without what it is known by was never finished."""
         names = {path.stem for path in self.folder.glob("step_*.json")}
         yield from (self.folder / f"{name}.pt" for name in sorted(names, reverse=True))

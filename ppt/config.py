@@ -2,7 +2,8 @@
 
 Unknown keys, wrong types and values out of range are errors; all of them are reported together. Relative
 paths in the file are relative to the file's folder, in overrides to the current folder; one may begin with a
-variable of the environment, as $PPT_DATA/refcoco. Defaults live in `settings.py`.
+variable of the environment, as $PPT_DATA/refcoco. Pairs, truth and images may be URLs. Defaults live in
+`settings.py`.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from ppt.places import PlaceError, Remote, place
 from ppt.settings import (
     BenchmarkConfig,
     ClipConfig,
@@ -146,8 +148,24 @@ def _anchored(values: Mapping[str, Any], model: type[BaseModel], folder: Path) -
             several = cast("list[Any]", value)
             anchored[name] = [_anchored(one, inner, folder) if is_mapping(one) else one for one in several]
         elif isinstance(value, str) and (_is_path(kind) or _is_weights_file(name, value)):
-            anchored[name] = str((folder / Path(_expanded(name, value)).expanduser()).resolve())
+            anchored[name] = _anchored_path(name, value, folder, _may_be_url(kind))
     return anchored
+
+
+def _anchored_path(name: str, value: str, folder: Path, url_allowed: bool) -> str:
+    """The path from `folder`, or the URL as it is. Raises ConfigError for a URL that is no place, or may not
+    be one here.
+    """
+    expanded = _expanded(name, value)
+    try:
+        found = place(expanded)
+    except PlaceError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    if isinstance(found, Path):
+        return str((folder / found.expanduser()).resolve())
+    if not url_allowed:
+        raise ConfigError(f"{name}: expected a path on a disk, to a copy of it (got {expanded})")
+    return str(found)
 
 
 def _expanded(name: str, path: str) -> str:
@@ -180,7 +198,11 @@ def _section_of(kind: Any) -> type[BaseModel] | None:
 
 
 def _is_path(kind: Any) -> bool:
-    return kind is Path or Path in get_args(kind)
+    return kind is Path or any(_is_path(one) for one in get_args(kind))
+
+
+def _may_be_url(kind: Any) -> bool:
+    return kind is Remote or any(_may_be_url(one) for one in get_args(kind))
 
 
 def _is_weights_file(name: str, value: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt.config import canonical_json
+from ppt.places import Place, Remote, size
 
 _SEAL = "seal"
 _REMEDIES = {
@@ -28,7 +29,7 @@ _REMEDIES = {
 class StorageError(OSError):
     """A file that could not be written or read; the text names it, why, and what to do."""
 
-    def __init__(self, path: Path, failed: str, error: OSError) -> None:
+    def __init__(self, path: Place, failed: str, error: OSError) -> None:
         remedy = _REMEDIES.get(error.errno or 0, "mend that")
         super().__init__(
             f"{path}: could not be {failed} ({error.strerror or error}); {remedy}, then the same command"
@@ -36,12 +37,16 @@ class StorageError(OSError):
         )
 
 
-def write_atomic(path: Path, data: bytes, writer: str = "") -> None:
+def write_atomic(path: Place, data: bytes, writer: str = "") -> None:
     """Write a file so that a reader, or a crash, finds either all of it or what was there before.
 
     writer: a name of one's own, where others may be writing the same file at the same time. Raises
     StorageError where it cannot be written; what was there before still is.
     """
+    if isinstance(path, Remote):
+        path.write_bytes(data)
+        failpoint("after_rename")
+        return
     temporary = path.with_name(f"{path.name}.{writer}.tmp" if writer else f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -61,13 +66,17 @@ def write_atomic(path: Path, data: bytes, writer: str = "") -> None:
         raise
 
 
-def ensure(path: Path, data: bytes) -> None:
+def ensure(path: Place, data: bytes) -> None:
     """Write the file unless these are already its bytes."""
-    if not path.exists() or read_bytes(path) != data:
+    try:
+        known = read_bytes(path) == data
+    except FileNotFoundError:
+        known = False
+    if not known:
         write_atomic(path, data)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """All of a file. Raises FileNotFoundError, and StorageError where it is there and cannot be read."""
     try:
         return path.read_bytes()
@@ -91,10 +100,10 @@ def identity(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def is_intact(path: Path, known: Mapping[str, Any]) -> bool:
+def is_intact(path: Place, known: Mapping[str, Any]) -> bool:
     """Whether the file is there with the bytes it is known by; a wrong size is seen without reading."""
     try:
-        return path.stat().st_size == known["bytes"] and identity(read_bytes(path)) == known
+        return size(path) == known["bytes"] and identity(read_bytes(path)) == known
     except FileNotFoundError:
         return False
 
@@ -110,7 +119,7 @@ def parsed_lines(data: bytes) -> Iterator[dict[str, Any]]:
     yield from (json.loads(line) for line in data.decode().split("\n") if line)
 
 
-def json_object(path: Path) -> dict[str, Any] | None:
+def json_object(path: Place) -> dict[str, Any] | None:
     """The object in a small JSON file; None where it is absent, cut off or zero-filled."""
     try:
         data = read_bytes(path)

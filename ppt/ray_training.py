@@ -4,14 +4,13 @@ After a worker's death all of them are begun again, as by torchrun, and go on fr
 training's own, which lies on the disk that all nodes share. Of Ray's checkpoints none is used.
 """
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ppt import ray_actors
 from ppt.config import ConfigError
 from ppt.engine import EngineError
+from ppt.places import Place, remove_folder
 from ppt.settings import RayConfig
 
 DEATHS = 3
@@ -23,7 +22,7 @@ NOTES = ".ray"
 
 
 def train_together(
-    settings: RayConfig, work: Callable[[dict[str, Any]], None], given: dict[str, Any], at: Path
+    settings: RayConfig, work: Callable[[dict[str, Any]], None], given: dict[str, Any], at: Place
 ) -> None:
     """Call `work(given)` in as many workers as the settings say or the cluster has room for; there
     `ppt.peers.joined` finds the group of them all. `at`: a folder that all nodes share.
@@ -48,7 +47,7 @@ def train_together(
             resources_per_worker={name: amount for name, amount in share.items() if amount},
         ),
         run_config=RunConfig(
-            storage_path=str((at / NOTES).resolve()), failure_config=FailureConfig(max_failures=DEATHS)
+            storage_path=str((at / NOTES).absolute()), failure_config=FailureConfig(max_failures=DEATHS)
         ),
     )
     try:
@@ -56,4 +55,4 @@ def train_together(
     except TrainingFailedError as error:
         raise EngineError(f"{at}: the training on Ray failed: {error}") from None
     finally:
-        shutil.rmtree(at / NOTES, ignore_errors=True)
+        remove_folder(at / NOTES)

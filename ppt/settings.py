@@ -1,14 +1,31 @@
 """Every setting with its default: a frozen, strict model for each section of a config."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from ppt.places import Place, Remote, place
 
 Source = Literal["object_centric", "mosaic", "referring"]
 View = Literal["mirrored", "smaller", "reworded"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _place_schema(*_: Any) -> CoreSchema:
+    """A path or a URL, from text."""
+    remote, path = core_schema.is_instance_schema(Remote), core_schema.is_instance_schema(Path)
+    text = core_schema.str_schema(strict=True)
+    return core_schema.json_or_python_schema(
+        core_schema.no_info_after_validator_function(place, text),
+        core_schema.union_schema([remote, path]),
+        serialization=core_schema.to_string_ser_schema(),
+    )
+
+
+Named = Annotated[Place, GetPydanticSchema(_place_schema)]
 
 
 class Section(BaseModel):
@@ -34,8 +51,8 @@ class SourceConfig(Section):
     """A data set in the layout it is published in."""
 
     format: Format
-    path: Path  # the file, or the folder, that the format's reader names
-    images: Path | None = None  # the folder of its images; None: where the layout has it
+    path: Named  # the file, or the folder, that the format's reader names; a URL for pairs alone
+    images: Named | None = None  # the folder of its images; None: where the layout has it
     by: str = "unc"  # of refer: whose split, as in refs(unc).p
     splits: tuple[str, ...] = ()  # of those it has; empty: all
     split: str = "train"  # of data that has none of its own
@@ -46,8 +63,8 @@ class SourceConfig(Section):
 
 
 class RecordsConfig(Section):
-    pairs: Path | None = None
-    truth: Path | None = None
+    pairs: Named | None = None  # a path or a URL
+    truth: Named | None = None
     sources: tuple[SourceConfig, ...] = ()  # data sets, beside the pairs
     drop_leaks: bool = False  # leave out what teaches about an image that is judged, rather than stop
     splits: tuple[str, ...] = ()  # empty: all

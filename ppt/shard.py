@@ -6,13 +6,13 @@ shards/00000.jsonl  shards/00000.safetensors  shards/00000.done.json (last: the 
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import numpy as safetensors
 
 from ppt.durable import identity, is_intact, json_lines, sealed, sealed_object, write_atomic
+from ppt.places import Place
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Failure:
 class Shard:
     """One shard to be made. Small and picklable, so that any process can write it."""
 
-    folder: Path
+    folder: Place
     manifest: str  # fingerprint: a shard of another recipe does not count
     key: str
     items: tuple[str, ...]
@@ -66,7 +66,7 @@ class Shard:
         write_atomic(self._marker, sealed(done), writer)
 
     @property
-    def _marker(self) -> Path:
+    def _marker(self) -> Place:
         return self.folder / "shards" / f"{self.key}.done.json"
 
     def done(self) -> dict[str, Any] | None:
@@ -78,9 +78,10 @@ class Shard:
 
     def is_whole(self) -> bool:
         """Whether the marker is there and every file it names has the bytes it was given."""
-        if self.done() is None:
+        done = self.done()
+        if done is None:
             return False
-        return all(is_intact(self.folder / "shards" / name, known) for name, known in self.files().items())
+        return all(is_intact(self.folder / "shards" / name, known) for name, known in done["files"].items())
 
     def files(self) -> dict[str, dict[str, Any]]:
         """The files that the marker names and what they are known by; none where the shard is not done."""

@@ -7,6 +7,11 @@ does, and only while the hashes in it hold; an artifact exists once `index.json`
 therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file
 holds a time or a host.
 
+In a store (`places`) a file is put under its name at once, and what is there is looked up by the names that
+the plan and the index know: nothing is listed, but to start over. There is no lock. Two runs of one recipe
+write the same bytes under the same names, and neither removes what the other may have written; of two recipes
+one stops, at its end at the latest, since a shard counts for its own recipe alone.
+
 Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
 `finish`. Or several take a share of the shards each, at the same time: `begin_share`; then one begins the
 whole, and finishes.
@@ -16,13 +21,14 @@ Reading: `Artifact.open`.
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from filelock import BaseFileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -41,6 +47,7 @@ from ppt.durable import (
     sealed_object,
 )
 from ppt.manifest import Manifest, difference
+from ppt.places import Place, Remote, each, size
 from ppt.shard import Failure, Shard
 
 _OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
@@ -66,37 +73,40 @@ class BusyArtifact(ArtifactError):  # noqa: N818
 
 
 class Writer:
-    """The write side of one artifact, holding its lock. Use it in a `with` block."""
+    """The write side of one artifact, holding its lock where there is one. Use it in a `with` block."""
 
-    def __init__(self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lock: BaseFileLock) -> None:
+    def __init__(self, folder: Place, manifest: Manifest, shards: Sequence[Shard], lock: ExitStack) -> None:
         self.folder = folder
         self.manifest = manifest
         self.shards = tuple(shards)
-        self.missing = tuple(shard for shard in shards if not shard.is_whole())
+        whole = each(Shard.is_whole, shards, folder)
+        self.missing = tuple(shard for shard, there in zip(shards, whole, strict=True) if not there)
         self._lock = lock
 
     def __enter__(self) -> "Writer":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._lock.close()
 
     @property
     def complete(self) -> bool:
         """Whether the artifact is there and whole, so that there is nothing to do."""
-        return not self.missing and (self.folder / "index.json").exists()
+        return not self.missing and _is_closed(self)
 
     def finish(self) -> "Artifact":
         """Gather the failures, then write the index: the artifact exists. ArtifactError if shards lack."""
-        absent = [shard.key for shard in self.shards if shard.done() is None]
+        markers = _markers(self.shards, self.folder)
+        absent = [shard.key for shard in self.shards if shard.key not in markers]
         if absent:
             raise ArtifactError(
                 f"{self.folder}: cannot finish, {len(absent)} shards lack: {', '.join(absent[:5])}"
             )
-        for name, data in _closing(self.manifest, self.shards).items():
+        for name, data in _closing(self.manifest, markers).items():
             ensure(self.folder / name, data)
-        for leftover in self.folder.glob("shards/*.tmp"):  # of workers that died
-            leftover.unlink(missing_ok=True)
+        if not isinstance(self.folder, Remote):
+            for leftover in self.folder.glob("shards/*.tmp"):  # of workers that died
+                leftover.unlink(missing_ok=True)
         attempts.forget(self.folder)
         return Artifact.open(self.folder)
 
@@ -105,13 +115,15 @@ class Writer:
 class Artifact:
     """The read side of a complete artifact. Every read is checked against the hash in the index."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     index: dict[str, Any]
 
     @classmethod
-    def open(cls, folder: Path) -> "Artifact":
-        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong."""
+    def open(cls, folder: Place) -> "Artifact":
+        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong; that of an
+        object in a store is not asked for before it is read.
+        """
         index, manifest = sealed_object(folder / "index.json"), _stored_manifest(folder)
         if index is None or manifest is None:
             raise ArtifactError(
@@ -122,10 +134,10 @@ class Artifact:
             raise ArtifactError(
                 f"{folder}: index.json and manifest.json are of different runs; run its stage --fresh"
             )
-        for path, known in artifact._files():
-            size = path.stat().st_size if path.exists() else 0
-            if size != known["bytes"]:
-                raise _damaged(path, f"has {size} bytes instead of {known['bytes']}")
+        for path, known in () if isinstance(folder, Remote) else artifact._files():
+            found = size(path) if path.exists() else 0
+            if found != known["bytes"]:
+                raise _damaged(path, f"has {found} bytes instead of {known['bytes']}")
         return artifact
 
     @property
@@ -160,11 +172,11 @@ class Artifact:
         path = self.folder / "failures.jsonl"
         return [Failure(**row) for row in parsed_lines(_checked_bytes(path, self.index["failures"]))]
 
-    def verify(self) -> list[Path]:
+    def verify(self) -> list[Place]:
         """Every file of the artifact whose bytes are not those in the index."""
         return [path for path, known in self._files() if not is_intact(path, known)]
 
-    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _files(self) -> Iterator[tuple[Place, dict[str, Any]]]:
         yield self.folder / "failures.jsonl", self.index["failures"]
         for shard in self.index["shards"].values():
             for name, known in shard["files"].items():
@@ -179,8 +191,10 @@ class Artifact:
         return _checked_bytes(self.folder / "shards" / name, files[name])
 
 
-def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False) -> Writer:
-    """Take the folder's lock and find out what is left to do.
+def begin(
+    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+) -> Writer:
+    """Take the folder's lock, on a disk, and find out what is left to do.
 
     plan: shard key -> its items, in order. Shards of the same recipe that are whole and planned alike are
     kept; others are removed. `fresh` starts over. Raises BusyArtifact, StaleArtifact, or ArtifactError when
@@ -192,24 +206,30 @@ def begin(folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], f
     try:
         if not fresh:
             _refuse_stale(folder, manifest)
-        for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
-            leftover.unlink()
+        if not isinstance(folder, Remote):
+            for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
+                leftover.unlink()
         if fresh:
             _clear(folder)
         _leave_recipe(folder, manifest)
         shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
         writer = Writer(folder, manifest, shards, lock)
-        _sweep(writer)
+        if isinstance(folder, Remote):
+            _sweep_named(writer, folder)
+        else:
+            _sweep(writer, folder)
     except BaseException:
-        lock.release()
+        lock.close()
         raise
     return writer
 
 
-def refuse_unwritable(folder: Path) -> None:
+def refuse_unwritable(folder: Place) -> None:
     """Raises ArtifactError where `folder`, or the one in which it would be made, is known not to be writable.
-    Writes nothing.
+    Writes nothing, and asks no store.
     """
+    if isinstance(folder, Remote):
+        return
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
         raise _unwritable(folder, f"{there} is read-only, or another user's")
@@ -222,7 +242,7 @@ def _unwritable(folder: Path, reason: str) -> ArtifactError:
 
 
 def begin_share(
-    folder: Path, manifest: Manifest, plan: Mapping[str, Sequence[str]], share: tuple[int, int]
+    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], share: tuple[int, int]
 ) -> Writer:
     """Find out what is left to do of a share of the plan: with (3, 16) of every 16th shard from number 3,
     counted from 0. The others may be written at the same time, from any machine, and so may the same.
@@ -231,13 +251,12 @@ def begin_share(
     only while another run begins or writes the whole.
     """
     number, count = share
-    lock = _locked(folder, begins_share=True)
-    try:
+    with _locked(folder, begins_share=True):
         _refuse_stale(folder, manifest)
         _leave_recipe(folder, manifest)
-        own = locks.share(folder)
-    finally:
-        lock.release()
+        own = ExitStack()
+        if not isinstance(folder, Remote):
+            own.callback(locks.share(folder).release)
     mine = sorted(plan, key=int)[number::count]
     shards = [Shard(folder, manifest.fingerprint, key, tuple(plan[key])) for key in mine]
     writer = Writer(folder, manifest, shards, own)
@@ -246,17 +265,19 @@ def begin_share(
     return writer
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Place) -> None:
     """Remove the artifact, if there is one. Raises BusyArtifact, or ArtifactError where it is not ours."""
-    lock = _locked(folder)
-    try:
+    with _locked(folder):
         _clear(folder)
-    finally:
-        lock.release()
 
 
-def _locked(folder: Path, begins_share: bool = False) -> BaseFileLock:
-    """The lock of the whole artifact, held. Whoever begins a share waits until others have begun theirs."""
+def _locked(folder: Place, begins_share: bool = False) -> ExitStack:
+    """Holds the lock of the whole artifact until it is closed; in a store there is none. Whoever begins a
+    share waits until others have begun theirs.
+    """
+    held = ExitStack()
+    if isinstance(folder, Remote):
+        return held
     _refuse_foreign(folder)
     try:
         (folder / "shards").mkdir(parents=True, exist_ok=True)
@@ -266,14 +287,15 @@ def _locked(folder: Path, begins_share: bool = False) -> BaseFileLock:
         raise BusyArtifact(f"{folder}: {said}") from None
     except OSError as error:
         raise _unwritable(folder, str(error.strerror or error)) from None
+    held.callback(lock.release)
     sharers = [] if begins_share else locks.sharers(folder)
     if sharers:
-        lock.release()
+        held.close()
         raise BusyArtifact(f"{folder}: shares of it are being written ({sharers[0]}); wait for them")
-    return lock
+    return held
 
 
-def _leave_recipe(folder: Path, manifest: Manifest) -> None:
+def _leave_recipe(folder: Place, manifest: Manifest) -> None:
     ensure(folder / "manifest.json", json_lines([manifest.to_json()]))
     ensure(folder / "config.yaml", yaml.safe_dump(manifest.config, allow_unicode=True).encode())
 
@@ -292,7 +314,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_stale(folder: Path, manifest: Manifest) -> None:
+def _refuse_stale(folder: Place, manifest: Manifest) -> None:
     if not (folder / "manifest.json").exists():
         return
     remedy = "pass --fresh to start over, or choose another folder"
@@ -306,7 +328,7 @@ def _refuse_stale(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _stored_manifest(folder: Path) -> Manifest | None:
+def _stored_manifest(folder: Place) -> Manifest | None:
     stored = json_object(folder / "manifest.json")
     try:
         return None if stored is None else Manifest.from_json(stored)
@@ -314,14 +336,14 @@ def _stored_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Place) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
     attempts.forget(folder)
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
-    joined = [path for path in sorted(folder.glob("*.json*")) if path.name not in _OWN_NAMES]
+    joined = sorted(path for path in folder.glob("*.json*") if path.name not in _OWN_NAMES)
     for path in (
         *joined,
         *(folder / name for name in _OWN_NAMES),
@@ -329,9 +351,9 @@ def _clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sweep(writer: Writer) -> None:
+def _sweep(writer: Writer, folder: Path) -> None:
     """Leave only what this plan keeps. The index goes first: what it promises is about to change."""
-    folder, kept = writer.folder, set[str]()
+    kept = set[str]()
     for shard in set(writer.shards) - set(writer.missing):
         kept |= {f"{shard.key}.done.json", *shard.files()}
     unplanned = [path for path in sorted((folder / "shards").iterdir()) if path.name not in kept]
@@ -342,14 +364,39 @@ def _sweep(writer: Writer) -> None:
         path.unlink()
 
 
+def _sweep_named(writer: Writer, folder: Remote) -> None:
+    """Remove what an index of another plan names. That of this plan stays, and so do its shards: another run
+    may just have written them, with the bytes that this one would write.
+    """
+    path = folder / "index.json"
+    if not path.is_file():
+        return
+    index = json_object(path)
+    known: dict[str, Any] = index["shards"] if index else {}
+    plan = {shard.key: list(shard.items) for shard in writer.shards}
+    same = index is not None and index["manifest"] == writer.manifest.fingerprint
+    if same and plan == {key: shard["items"] for key, shard in known.items()}:
+        return
+    path.unlink(missing_ok=True)
+    failpoint("while_sweeping")
+    for key in sorted(known.keys() - plan.keys()):
+        for name in (f"{key}.done.json", *known[key]["files"]):
+            (folder / "shards" / name).unlink(missing_ok=True)
+
+
 def _is_closed(writer: Writer) -> bool:
-    closing = _closing(writer.manifest, writer.shards)
+    closing = _closing(writer.manifest, _markers(writer.shards, writer.folder))
     return all(is_intact(writer.folder / name, identity(data)) for name, data in closing.items())
 
 
-def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
+def _markers(shards: Sequence[Shard], folder: Place) -> dict[str, dict[str, Any]]:
+    """Key -> marker of the shards that are done, in their order."""
+    found = each(Shard.done, shards, folder)
+    return {shard.key: done for shard, done in zip(shards, found, strict=True) if done is not None}
+
+
+def _closing(manifest: Manifest, markers: Mapping[str, dict[str, Any]]) -> dict[str, bytes]:
     """The files that close an artifact, in the order of writing; a pure function of the shards' markers."""
-    markers = {shard.key: done for shard in shards if (done := shard.done()) is not None}
     failures = [failure for done in markers.values() for failure in done["failures"]]
     failed = json_lines(failures)
     index = {
@@ -363,16 +410,17 @@ def _closing(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, bytes]:
     return {"failures.jsonl": failed, "index.json": sealed(index)}
 
 
-def _checked_bytes(path: Path, known: Mapping[str, Any]) -> bytes:
-    if not path.exists():
-        raise _damaged(path, "missing")
-    data = read_bytes(path)
+def _checked_bytes(path: Place, known: Mapping[str, Any]) -> bytes:
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise _damaged(path, "missing") from None
     if identity(data) != known:
         raise _damaged(path, f"{len(data)} bytes, sha256 differs from the index")
     return data
 
 
-def _damaged(path: Path, reason: str) -> DamagedArtifact:
+def _damaged(path: Place, reason: str) -> DamagedArtifact:
     return DamagedArtifact(
         f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only"
     )

@@ -1,20 +1,19 @@
 """DIR/times.jsonl: how long the stages of a run took. No artifact depends on it; the report tells it."""
 
-from pathlib import Path
-
 from ppt.durable import json_lines, parsed_lines, write_atomic
+from ppt.places import Place
 
 FILE_NAME = "times.jsonl"
 
 
-def note(output: Path, stage: str, seconds: float, afresh: bool) -> None:
+def note(output: Place, stage: str, seconds: float, afresh: bool) -> None:
     """Add what a stage took, in seconds. afresh: nothing was kept from before."""
     path = output / FILE_NAME
     row = {"stage": stage, "seconds": round(seconds, 2), "afresh": afresh}
     write_atomic(path, (path.read_bytes() if path.exists() else b"") + json_lines([row]))
 
 
-def told(output: Path) -> dict[str, float]:
+def told(output: Place) -> dict[str, float]:
     """Stage -> seconds that what lies there took, in the order of the stages' first ends. A part that was
     killed is not counted; a stage that went on after it is, from where it went on. Nothing is told of a file
     that is absent or damaged.

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from ppt.checkpoint import Checkpoints
 from ppt.durable import json_lines, parsed_lines, write_atomic
 from ppt.engine import Interrupted, stop_requests
 from ppt.peers import Peers
+from ppt.places import Place
 
 NAMED = 4
 """Items of a batch without a finite loss that are named at once."""
@@ -111,7 +111,7 @@ def train(
     losses_of: Callable[[int], Mapping[str, Tensor]],
     plan: Plan,
     checkpoints: Checkpoints,
-    log: Path,
+    log: Place,
     after_step: Callable[[int, dict[str, float]], object] | None = None,
     until: int | None = None,
     held: Held | None = None,
@@ -235,7 +235,7 @@ def _share(
 
 
 def _diverged(
-    steps: range, plan: Plan, log: Path, peers: Peers, items_of: Callable[[int], Sequence[str]] | None
+    steps: range, plan: Plan, log: Place, peers: Peers, items_of: Callable[[int], Sequence[str]] | None
 ) -> DivergenceError:
     """What to say of steps without a finite loss; the first process also writes what was in them."""
     batches, path = plan.accumulate * peers.count, log.with_name("diverged.jsonl")
@@ -275,7 +275,7 @@ def _likeness(masks: Bool[Tensor, "n ..."], before: Bool[Tensor, "n ..."]) -> fl
     return float((both / either.clamp(min=1)).mean())
 
 
-def _kept(log: Path, start: int) -> list[dict[str, Any]]:
+def _kept(log: Place, start: int) -> list[dict[str, Any]]:
     """The log's lines of the steps before `start`."""
     rows = list(parsed_lines(log.read_bytes())) if log.exists() else []
     return [row for row in rows if row["step"] < start]

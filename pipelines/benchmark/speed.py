@@ -114,7 +114,7 @@ def _with_own_pairs(config: Config, folder: Path) -> Config:
     (folder / "images").mkdir()
     for number, image in enumerate(sorted(own, key=lambda one: -len(own[one]))[: config.benchmark.images]):
         name = f"images/{number:03}{Path(image).suffix}"
-        shutil.copyfile(found.images / image, folder / name)
+        (folder / name).write_bytes((found.images / image).read_bytes())
         start = number * config.benchmark.sentences % len(texts)
         distinct = dict.fromkeys((*own[image], *texts[start:], *texts[:start]))
         said = islice(cycle(distinct), config.benchmark.sentences)

@@ -15,7 +15,6 @@ Object-centric pairs and mosaics of them teach first, then the referring pairs t
 generator makes anew `refreshes` times. No truth is read.
 """
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +28,7 @@ from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.manifest import Manifest
 from ppt.peers import Peers
+from ppt.places import Place
 from ppt.points.weights import SHARD, rows_and_tensors
 from ppt.shard import Shard
 from ppt.store import Artifact
@@ -36,7 +36,7 @@ from ppt.store import Artifact
 STAGE = own_pairs.STAGE
 
 
-def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) -> stage.Summary:
+def run(config: Config, output: Place, fresh: bool = False, name: str = STAGE) -> stage.Summary:
     """Make DIR/<name> complete; lessons of object-centric pairs and mosaics lie in DIR/points whatever the
     name. Raises StaleArtifact, WeightsError, DivergenceError, and the errors of what it reads.
     """
@@ -44,7 +44,7 @@ def run(config: Config, output: Path, fresh: bool = False, name: str = STAGE) ->
         return _run(config, output, fresh, name, peers)
 
 
-def _run(config: Config, output: Path, fresh: bool, name: str, peers: Peers) -> stage.Summary:
+def _run(config: Config, output: Place, fresh: bool, name: str, peers: Peers) -> stage.Summary:
     clip, sam = open_clip_door(config), open_sam_door(config, output)
     inputs = {name: Artifact.open(output / name).fingerprint for name in ("records", "relevance")}
     sections = config.sections("clip", "relevance", "points", "generator", "sam", "masks")

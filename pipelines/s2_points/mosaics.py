@@ -11,7 +11,6 @@ uint8, with the input size in the rows; and a preview.
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.manifest import Manifest
 from ppt.mosaics import Mosaic, Pieces, Said, noun, sample_mosaic
+from ppt.places import Place
 from ppt.points.lessons import make_lesson, stored
 from ppt.points.losses import covers_of
 from ppt.points.reading import packed, read
@@ -56,7 +56,7 @@ class Context:
     pieces: Pieces
 
 
-def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
+def make(config: Config, output: Place, lessons: Artifact, clip: Clip, sam: SamModel) -> Artifact | None:
     """Make DIR/points/mosaics complete, of object-centric lessons; None where too few have a mask, or that
     is a share of it.
     """
@@ -88,14 +88,14 @@ def make(config: Config, output: Path, lessons: Artifact, clip: Clip, sam: SamMo
 
 
 def _context(
-    config: Config, output: Path, rows: Sequence[dict[str, Any]], models: tuple[Clip, SamModel] | None
+    config: Config, output: Place, rows: Sequence[dict[str, Any]], models: tuple[Clip, SamModel] | None
 ) -> Context:
     """The context of one process; loads the models unless they are given."""
     clip, sam = models or (open_clip_door(config), open_sam_door(config))
     return Context(clip, sam, config, _pieces(config, output, rows))
 
 
-def _pieces(config: Config, output: Path, rows: Sequence[dict[str, Any]]) -> StoredPieces:
+def _pieces(config: Config, output: Place, rows: Sequence[dict[str, Any]]) -> StoredPieces:
     return StoredPieces(rows, stage.images_root(config, output), stage.image_policy(config))
 
 

@@ -10,7 +10,6 @@ about teaches nothing.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from ppt.backbones.sam import SamModel
 from ppt.config import Config
 from ppt.curriculum import confidence, taken_back
 from ppt.manifest import Manifest
+from ppt.places import Place
 from ppt.points.lessons import make_lesson, stored
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
@@ -65,8 +65,8 @@ def lesson_settings(config: Config, *more: str) -> dict[str, Any]:
 
 def make(
     config: Config,
-    output: Path,
-    folder: Path,
+    output: Place,
+    folder: Place,
     source: Source,
     prompter: Prompter,
     sam: SamModel,
@@ -107,7 +107,7 @@ def make(
 
 
 def _context(
-    config: Config, output: Path, prompter: Prompter, teaching: Teaching, sam: SamModel | None
+    config: Config, output: Place, prompter: Prompter, teaching: Teaching, sam: SamModel | None
 ) -> Context:
     return Context(asking(config, output, prompter, sam), config, teaching)
 
@@ -219,7 +219,7 @@ def _chosen(answer: Answer, record: Record) -> Rle:
     return answer.chosen or rle.encode(np.zeros((record.height, record.width), bool))
 
 
-def _preview(artifact: Artifact, records: Artifact, config: Config, output: Path) -> None:
+def _preview(artifact: Artifact, records: Artifact, config: Config, output: Place) -> None:
     """preview.png: the pseudo-masks that are believed most, and below them those believed least."""
     found = [row for row in artifact.rows() if row["segmentation"] is not None]
     found.sort(key=lambda row: (-row["confidence"], row["id"]))

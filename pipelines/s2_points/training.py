@@ -5,12 +5,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pipelines.s2_points import mosaics, own_pairs
@@ -25,6 +24,7 @@ from ppt.config import Config
 from ppt.curriculum import SOURCES, Curriculum, Source, ordered
 from ppt.durable import identity, json_lines, write_atomic
 from ppt.peers import Peers
+from ppt.places import Place
 from ppt.points.generator import PointGenerator
 from ppt.points.losses import confidence_loss, point_losses
 from ppt.points.prompter import Prompter
@@ -62,8 +62,8 @@ class Workshop:
     """
 
     config: Config
-    output: Path
-    home: Path
+    output: Place
+    home: Place
     clip: Clip
     sam: SamModel
     fingerprint: str
@@ -74,7 +74,7 @@ class Workshop:
         return Artifact.open(self.output / "relevance")
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where checkpoint, log and the weights of every round lie."""
         return self.home / "training"
 
@@ -276,13 +276,13 @@ def _curriculum(config: Config, sources: Mapping[Source, LessonSource | None]) -
     return ordered(config.generator.order, easiest_first)
 
 
-def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Path | None) -> LessonSource:
+def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Place | None) -> LessonSource:
     """The referring pairs with pseudo-masks by the generator of that round; by the map's peak before any."""
     points, teacher = shop.config.points, "peak"
     prompter = Prompter(points.model_copy(update={"method": "peak"}))
     if weights is not None:
         network = PointGenerator(**sizes)
-        network.load_state_dict(load_file(weights))
+        network.load_state_dict(load(weights.read_bytes()))
         prompter = Prompter(points, network.eval().requires_grad_(False))
         teacher = identity(weights.read_bytes())["sha256"]
     folder = shop.home / f"referring_{number}"

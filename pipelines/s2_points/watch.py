@@ -1,10 +1,10 @@
 """What a person can look at while the generator trains: losses in TensorBoard, its points on fixed images.
 
-DIR/points/training/tensorboard holds times and is no part of the artifact; points_<step>.png are.
+DIR/points/training/tensorboard holds times and is no part of the artifact, and is there on a disk alone;
+points_<step>.png are.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -13,6 +13,7 @@ from pipelines import stage
 from pipelines.asking import example
 from ppt.config import Config
 from ppt.durable import write_atomic
+from ppt.places import Place, Remote
 from ppt.points.generator import PointGenerator
 from ppt.points.prompter import Prompter
 from ppt.points.scene import Example
@@ -25,11 +26,13 @@ SHOWN = 12
 class Watch:
     """Called after every step with its losses. The images are the first that may teach, referring first."""
 
-    def __init__(self, config: Config, output: Path, folder: Path, network: PointGenerator) -> None:
+    def __init__(self, config: Config, output: Place, folder: Place, network: PointGenerator) -> None:
         self._every, self._folder = config.generator.save_every, folder
         self._prompter = Prompter(config.points, network)
         self._fixed = _fixed(config, output)
-        self._board = SummaryWriter(str(folder / "tensorboard"), flush_secs=30)
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), flush_secs=30, write_to_disk=not isinstance(folder, Remote)
+        )
 
     def __call__(self, step: int, losses: dict[str, float]) -> None:
         for name, value in losses.items():
@@ -48,7 +51,7 @@ class Watch:
         return tiles, captions
 
 
-def _fixed(config: Config, output: Path) -> Sequence[tuple[np.ndarray, str, Example]]:
+def _fixed(config: Config, output: Place) -> Sequence[tuple[np.ndarray, str, Example]]:
     records, relevance = Artifact.open(output / "records"), Artifact.open(output / "relevance")
     held = stage.held_out(records, config.generator.splits)
     fixed: list[tuple[np.ndarray, str, Example]] = []

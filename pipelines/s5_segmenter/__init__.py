@@ -15,7 +15,6 @@ mosaics, too. No truth is read.
 
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from ppt.checkpoint import Checkpoints
 from ppt.config import Config, ConfigError
 from ppt.manifest import Manifest
 from ppt.peers import Peers
+from ppt.places import Place
 from ppt.report import preview
 from ppt.seeding import torch_generator
 from ppt.segmenter.learner import Learner, Weights
@@ -51,7 +51,7 @@ PLAIN = "a an the of to in on at is are and with that which it its , . ; : ! ?"
 
 
 def run(
-    config: Config, output: Path, fresh: bool = False, name: str = STAGE, labels: str = "labels"
+    config: Config, output: Place, fresh: bool = False, name: str = STAGE, labels: str = "labels"
 ) -> stage.Summary:
     """Make DIR/<name> complete, of the labels in DIR/<labels>. Raises ConfigError, StaleArtifact,
     WeightsError, DivergenceError, ValueError where no label teaches, and the errors of what it reads.
@@ -60,7 +60,7 @@ def run(
         return _run(config, output, fresh, name, labels, peers)
 
 
-def _run(config: Config, output: Path, fresh: bool, name: str, labels: str, peers: Peers) -> stage.Summary:
+def _run(config: Config, output: Place, fresh: bool, name: str, labels: str, peers: Peers) -> stage.Summary:
     clip, size = open_staged_door(config), config.segmenter.size
     pointing = config.segmenter.decoder == "point"
     sam = open_sam_door(config, output) if pointing else None
@@ -130,7 +130,7 @@ def design(config: Config) -> Design:
 
 
 def _train(
-    config: Config, lessons: Pseudo, asked: Pseudo | None, folder: Path, fingerprint: str, peers: Peers
+    config: Config, lessons: Pseudo, asked: Pseudo | None, folder: Place, fingerprint: str, peers: Peers
 ) -> Segmenter:
     """Train to the end, resuming where it stopped; the averaged weights, in evaluation mode. With labels that
     are held out to be `asked` about, those that agree best with them, and no longer than that gains.
@@ -201,7 +201,7 @@ def _agreement(masks: Bool[torch.Tensor, "n h w"], held: Pseudo) -> float:
     return float(np.average(found, weights=weights)) if found else 0.0
 
 
-def _preview(folder: Path, reader: Reader, config: Config, output: Path, lessons: Pseudo) -> None:
+def _preview(folder: Place, reader: Reader, config: Config, output: Place, lessons: Pseudo) -> None:
     """preview.png: what it makes of the first images that taught it."""
     tiles, captions = [], []
     for image in lessons.taught[:PREVIEWED]:

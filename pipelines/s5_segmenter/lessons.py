@@ -5,7 +5,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from pipelines.pieces import StoredPieces
 from ppt.backbones.clip_towers import StagedModel
 from ppt.config import Config
 from ppt.mosaics import sample_mosaic
+from ppt.places import Place
 from ppt.records import images
 from ppt.rle import decode
 from ppt.seeding import generator
@@ -86,7 +86,7 @@ def held_out(taught: Sequence[Taught], share: float) -> tuple[list[Taught], list
 class Pseudo:
     """The lessons of every step, from some images' pseudo-labels; an image is read when it is drawn."""
 
-    def __init__(self, config: Config, output: Path, clip: StagedModel, taught: Sequence[Taught]) -> None:
+    def __init__(self, config: Config, output: Place, clip: StagedModel, taught: Sequence[Taught]) -> None:
         self.clip, self.taught, self._config, self._output = clip, taught, config, output
         self._pixels = functools.lru_cache(maxsize=KEPT)(self._read)
         self._things = functools.lru_cache(maxsize=1)(self._decoded)  # lessons of one image come together

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, sentences_of
+from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, path_of, rows_of, sentences_of
 from ppt.records.jsonlines import RowError, read_bytes
 from ppt.records.pairs import PairsError, RawRow
 from ppt.settings import RecordsConfig, SourceConfig
@@ -13,7 +13,7 @@ from ppt.settings import RecordsConfig, SourceConfig
 
 def coco(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """`captions_train2017.json` and the like (Chen et al., 2015); images in ../train2017 and the like."""
-    path = source.path
+    path = path_of(source)
     found = json_file(path, "COCO's captions, as captions_train2017.json")
     images = folder_of(source.images, path.parent.parent / path.stem.removeprefix("captions_"))
     listed = by_id(rows_of(found, "images", path), path)
@@ -37,7 +37,7 @@ def flickr30k(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """`results_20130124.token` (Young et al., TACL 2014), or Karpathy's `dataset_flickr30k.json`, which has
     splits; images in flickr30k-images beside it.
     """
-    path = source.path
+    path = path_of(source)
     images = folder_of(source.images, path.parent / "flickr30k-images")
     rows = _karpathy(path) if path.suffix == ".json" else _tokens(path, source.split)
     kept = [(where, row) for where, row in rows if not source.splits or _split(row) in source.splits]

@@ -10,7 +10,7 @@ from pathlib import Path
 from ppt import rle
 from ppt.records import images as gate
 from ppt.records.coco_images import file_name
-from ppt.records.dataset import DataSet, folder_of, json_file, row_of, rows_of, sentences_of
+from ppt.records.dataset import DataSet, folder_of, json_file, path_of, row_of, rows_of, sentences_of
 from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
@@ -23,7 +23,7 @@ TWICE = 254
 
 def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """The sentences of every split's JSON in `source.path`, a folder as anns/refcoco. Raises PairsError."""
-    folder = source.path
+    folder = path_of(source)
     files = sorted(folder.glob("*.json"))
     files = [path for path in files if path.stem in source.splits or not source.splits]
     if not files:

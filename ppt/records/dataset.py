@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from ppt.places import Place, on_disk
 from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
+from ppt.settings import SourceConfig
 
 MAX_BYTES = 2**31
 """Of a JSON file, which is held in memory as a whole."""
@@ -21,10 +23,15 @@ class DataSet:
     files: those that were read.
     """
 
-    images: Path
+    images: Place
     pairs: list[RawRow]
     truth: list[RawRow]
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
+
+
+def path_of(source: SourceConfig) -> Path:
+    """Where a data set lies in a layout that is read from disks alone. Raises PlaceError for a URL."""
+    return on_disk(source.path, f"records.sources[].path: data of format {source.format}")
 
 
 def json_file(path: Path, what: str) -> Any:
@@ -105,9 +112,11 @@ def row_of(name: str, where: str, sentence: Mapping[str, Any], **more: Any) -> R
     return f"{where}, sentence {number}", {"id": f"{name}-{number}", "ref": where, **more}
 
 
-def folder_of(given: Path | None, usual: Path) -> Path:
-    """The folder of the images: the one that is given, or where the layout has it. Raises PairsError."""
-    folder = given or usual
+def folder_of(given: Place | None, usual: Path) -> Path:
+    """The folder of the images: the one that is given, or where the layout has it. Raises PairsError, and
+    PlaceError for a URL.
+    """
+    folder = on_disk(given or usual, "records.sources[].images: those of this format")
     if not folder.is_dir():
         raise PairsError(f"{folder} is no folder; name that of the images in records.sources[].images")
     return folder

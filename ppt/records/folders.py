@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppt.records import jsonlines
-from ppt.records.dataset import DataSet
+from ppt.records.dataset import DataSet, path_of
 from ppt.records.images import SUFFIXES
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
@@ -27,7 +27,7 @@ def classes(source: SourceConfig, records: RecordsConfig) -> DataSet:
     the sentence is `source.template` with that for its {}. A names file is ImageNet's: lines "n02084071 dog,
     domestic dog", or JSON {"n02084071": "dog"} or {"0": ["n02084071", "dog"]}. Raises PairsError.
     """
-    root = source.path
+    root = path_of(source)
     if not root.is_dir():
         raise PairsError(f"{root} is no folder; name that of the classes in records.sources[].path")
     names = _names(source.names) if source.names else {}
@@ -85,7 +85,7 @@ def imagefolder(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """Hugging Face's imagefolder: a `metadata.jsonl` with file_name and text or caption, in `source.path` or
     in a folder for each split. Raises PairsError.
     """
-    root, pairs = source.path, list[RawRow]()
+    root, pairs = path_of(source), list[RawRow]()
     files = [*root.glob("metadata.jsonl"), *sorted(root.glob("*/metadata.jsonl"))]
     if not files:
         raise PairsError(f"{root}: no metadata.jsonl is there, nor in a folder for a split")

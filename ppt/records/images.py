@@ -3,6 +3,8 @@
 - Only regular files are opened, so a pipe or a device never blocks; links must stay inside the pairs folder.
   `a.tar/b.jpg` is read from within the tar.
 - What a passing fault of a disk or of a network's file system hides is asked for again, twice.
+- In a store (`ppt.places`) an object is read whole, and only below the pairs' own folder. One of more bytes
+  than any image of max_pixels has is not fetched. A store that does not answer is no bad image: it stops.
 - The size is read from the header and capped before anything is decoded, and so are a JPEG's scans, each of
   which goes over the whole image; a truncated file is refused.
 - The format is what the bytes say. Of an animation or a multi-page file the first frame is taken.
@@ -22,16 +24,18 @@ import re
 import stat
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from ppt import places
+from ppt.places import Place, Remote
 from ppt.records import tar_members
 
 SUFFIXES = {
@@ -51,6 +55,8 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR}
 _PAUSES = (0.2, 1.0)
 """Seconds before a file is asked for again."""
+_PIXEL, _HEADER = 16, 2**26
+"""Bytes of a pixel, of four channels in 32 bits, and of what else a file holds: what an object may have."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -128,31 +134,39 @@ def _patiently(read: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 @_patiently
-def digest(root: Path, image: str, policy: ImagePolicy) -> str:
+def digest(root: Place, image: str, policy: ImagePolicy) -> str:
     """sha256 of the bytes of `root / image`, without decoding. Raises ImageError as `load` does for files."""
-    with _opened(root, image, policy.follow_links) as file:
+    with _opened(root, image, policy) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def size(root: Path, image: str) -> int | None:
+def size(root: Place, image: str) -> int | None:
     """Bytes of `root / image`, by its name alone; None where there is no such file."""
     try:
+        if isinstance(root, Remote):
+            return places.size(root / image)
         inside = tar_members.inside(root, image)
         if inside:
             return tar_members.members(inside[0]).get(inside[1], (0, None))[1]
         return (root / image).stat().st_size if (root / image).is_file() else None
-    except (OSError, tar_members.TarError):  # a name no file system takes
+    except (OSError, ValueError):  # a name no file system takes
         return None
 
 
+def sizes(root: Place, names: Iterable[str]) -> dict[str, int | None]:
+    """`size` of every image by its name, in their order."""
+    known = list(names)
+    return dict(zip(known, places.each(lambda image: size(root, image), known, root), strict=True))
+
+
 @_patiently
-def load(root: Path, image: str, policy: ImagePolicy, sha256: str | None = None) -> LoadedImage:
+def load(root: Place, image: str, policy: ImagePolicy, sha256: str | None = None) -> LoadedImage:
     """`root / image` as 8-bit RGB. With `sha256`, a file whose bytes changed since is refused.
 
     Raises ImageError with one of the codes missing, not_a_file, outside, unreadable (the file), changed,
     too_large (the header) and bad_image (format, truncation, values).
     """
-    with _opened(root, image, policy.follow_links) as file:
+    with _opened(root, image, policy) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if sha256 is not None and found != sha256:
             raise ImageError("changed", f"{image} changed: sha256 {sha256[:12]}... is now {found[:12]}...")
@@ -178,12 +192,18 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _opened(root: Path, image: str, follow_links: bool) -> Iterator[io.BufferedReader | io.BytesIO]:
-    """The regular file `root / image`, or the member of a tar there, opened so that nothing can block."""
+def _opened(root: Place, image: str, policy: ImagePolicy) -> Iterator[io.BufferedReader | io.BytesIO]:
+    """The regular file `root / image`, or the member of a tar there, opened so that nothing can block; or the
+    object of that name.
+    """
+    if isinstance(root, Remote):
+        yield io.BytesIO(_fetched(root, image, policy.max_pixels))
+        return
     inside = tar_members.inside(root, image)
     path = inside[0] if inside else root / image
     try:
-        if not follow_links and not path.resolve(strict=True).is_relative_to(root.resolve(strict=True)):
+        inner = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+        if not inner and not policy.follow_links:
             raise ImageError("outside", f"{image} leads out of its folder; records.follow_links allows links")
         _check_regular(image, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -198,6 +218,22 @@ def _opened(root: Path, image: str, follow_links: bool) -> Iterator[io.BufferedR
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a usable path"
         raise ImageError("unreadable", f"{image} cannot be read: {reason}") from error
+
+
+def _fetched(root: Remote, image: str, max_pixels: int) -> bytes:
+    try:
+        found, most = root / image, _PIXEL * max_pixels + _HEADER
+        if found.size() > most:
+            raise ImageError("too_large", f"{image} has {found.size()} bytes, more than an image may: {most}")
+        return found.read_bytes()
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"{image} does not exist") from error
+    except OSError as error:
+        raise ImageError("unreadable", f"{image} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ImageError("outside", f"{image} leads out of its folder") from error
 
 
 def _check_regular(image: str, status: os.stat_result) -> None:

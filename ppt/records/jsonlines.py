@@ -6,8 +6,9 @@ A bad line is one bad line: its number and what is wrong with it are given, and 
 import json
 from collections.abc import Iterable, Iterator
 from json import decoder, scanner
-from pathlib import Path
 from typing import Any
+
+from ppt.places import Place
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -20,7 +21,7 @@ class RowError(ValueError):
         self.error = error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Place) -> bytes:
     """The bytes of a file the user named. Raises ValueError when it is no readable regular file, or blank."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a regular file")

@@ -12,9 +12,10 @@ import io
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias, get_args
 
+from ppt.places import Place
 from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError, text_id
 from ppt.types import Pair, Source
@@ -47,7 +48,7 @@ class Row:
     message: str = ""
 
 
-def read(path: Path) -> list[RawRow]:
+def read(path: Place) -> list[RawRow]:
     """Every row of a PAIRS file, in its order, by line. Raises PairsError where there can be none."""
     try:
         content = jsonlines.read_bytes(path)
@@ -99,20 +100,22 @@ def check_image_path(image: str) -> None:
         problem = "holds a control character"
     elif PurePosixPath(image).is_absolute() or PureWindowsPath(image).anchor or image.startswith("~"):
         problem = "must be relative to the folder of the pairs file"
+    elif "://" in image:
+        problem = "must be a path below the folder of the pairs file, not a URL"
     elif ".." in PurePosixPath(image).parts or ".." in PureWindowsPath(image).parts:
         problem = "must not step upwards with '..'"
     if problem:
         raise RowError("unsafe_path", f"image path {image!r:.120} {problem}")
 
 
-def _is_json(content: bytes, path: Path) -> bool:
+def _is_json(content: bytes, path: Place) -> bool:
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson", ".json"):
         return True
     return suffix != ".csv" and content.removeprefix(jsonlines.BYTE_ORDER_MARK).lstrip().startswith(b"{")
 
 
-def _json_rows(content: bytes, path: Path) -> Iterator[Numbered]:
+def _json_rows(content: bytes, path: Place) -> Iterator[Numbered]:
     rows = list(jsonlines.parse(content))
     objects = [row for _, row in rows if not isinstance(row, RowError)]
     if not objects:
@@ -125,7 +128,7 @@ def _json_rows(content: bytes, path: Path) -> Iterator[Numbered]:
     yield from rows
 
 
-def _csv_rows(content: bytes, path: Path) -> Iterator[Numbered]:
+def _csv_rows(content: bytes, path: Place) -> Iterator[Numbered]:
     # Spreadsheets write a byte order mark. Bytes that are not UTF-8 become surrogates, to be refused by row.
     text = content.removeprefix(jsonlines.BYTE_ORDER_MARK).decode("utf-8", "surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)

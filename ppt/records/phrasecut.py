@@ -9,7 +9,7 @@ import functools
 from typing import Any
 
 from ppt import rle
-from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, rows_of, size_of
+from ppt.records.dataset import DataSet, by_id, folder_of, json_file, named, path_of, rows_of, size_of
 from ppt.records.jsonlines import RowError
 from ppt.records.pairs import PairsError, RawRow
 from ppt.rle import Rle
@@ -24,7 +24,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
 
     A region is that of all the things a phrase means, as the set's own evaluation takes it.
     """
-    folder = source.path
+    folder = path_of(source)
     splits = {path.stem.removeprefix("refer_"): path for path in sorted(folder.glob("refer_*.json"))}
     wanted = {split: path for split, path in splits.items() if not source.splits or split in source.splits}
     if not wanted:

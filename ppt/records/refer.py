@@ -24,6 +24,7 @@ from ppt.records.dataset import (
     folder_of,
     json_file,
     named,
+    path_of,
     row_of,
     rows_of,
     sentences_of,
@@ -43,7 +44,7 @@ NO_THING = -1
 
 def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """The sentences of the refs in `source.path`, and their masks. Raises PairsError."""
-    folder = source.path
+    folder = path_of(source)
     path, refs = _refs(folder, source.by)
     usual = folder.parent / (IMAGES_OF_REFCLEF if folder.name == "refclef" else IMAGES)
     images = folder_of(source.images, usual)

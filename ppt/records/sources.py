@@ -1,13 +1,12 @@
 """Every pair that a config names: the user's own file, and data sets in the layouts they are published in."""
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ppt.config import ConfigError
+from ppt.places import Place, above_all, from_above
 from ppt.records import captions, cris, folders, pairs, phrasecut, refer, webdataset
 from ppt.records import truth as truths
 from ppt.records.coco_images import coco_id
@@ -22,7 +21,7 @@ TRUTHFUL = {"refer", "cris", "phrasecut"}
 LEAK = "leak"
 """Why a row is refused that would teach about an image that is evaluated on."""
 READERS: dict[str, Callable[[SourceConfig, RecordsConfig], DataSet]] = {
-    "pairs": lambda source, _: _own(source.path, source.splits),
+    "pairs": lambda source, _: _own(source),
     "refer": refer.read,
     "cris": cris.read,
     "phrasecut": phrasecut.read,
@@ -40,10 +39,10 @@ class Sources:
     truth: of those that have one; None where nothing says what is true. files: those that were read.
     """
 
-    images: Path
+    images: Place
     rows: list[Row]
     truth: list[RawRow] | None
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
 
 
 def read(records: RecordsConfig) -> Sources:
@@ -70,8 +69,10 @@ def each(records: RecordsConfig) -> list[tuple[SourceConfig, DataSet]]:
 
 
 def together(records: RecordsConfig, found: Sequence[DataSet]) -> Sources:
-    """Data sets as one, and the truth that is named beside them. Raises TruthError."""
-    images = Path(os.path.commonpath([one.images.absolute() for one in found]))
+    """Data sets as one, and the truth that is named beside them. Raises TruthError, and PlaceError where no
+    folder is above all their images.
+    """
+    images = above_all([one.images.absolute() for one in found])
     raw = [(_at(n, at), _below(images, one, row)) for n, one in enumerate(found) for at, row in one.pairs]
     truth = [(_at(n, at), row) for n, one in enumerate(found) for at, row in one.truth]
     if records.truth is not None:
@@ -85,11 +86,11 @@ def may_tell_truth(records: RecordsConfig) -> bool:
     return records.truth is not None or any(one.truth and one.format in TRUTHFUL for one in records.sources)
 
 
-def _own(path: Path, splits: Collection[str]) -> DataSet:
-    rows = pairs.read(path)
+def _own(source: SourceConfig) -> DataSet:
+    rows, splits = pairs.read(source.path), source.splits
     if splits:
         rows = [(at, row) for at, row in rows if isinstance(row, RowError) or row.get("split", "") in splits]
-    return DataSet(path.parent, rows, [], (path,))
+    return DataSet(source.images or source.path.parent, rows, [], (source.path,))
 
 
 def _at(number: int, where: str) -> str:
@@ -97,16 +98,16 @@ def _at(number: int, where: str) -> str:
     return where if number == 0 else f"source {number + 1}, {where}"
 
 
-def _below(images: Path, found: DataSet, row: dict[str, Any] | RowError) -> dict[str, Any] | RowError:
+def _below(images: Place, found: DataSet, row: dict[str, Any] | RowError) -> dict[str, Any] | RowError:
     """The row with its image's path from `images`."""
-    below = found.images.absolute().relative_to(images)
-    if not below.parts or isinstance(row, RowError) or not isinstance(row.get("image"), str):
+    below = from_above(found.images.absolute(), images)
+    if not below or isinstance(row, RowError) or not isinstance(row.get("image"), str):
         return row
     try:
         pairs.check_image_path(row["image"])  # before a folder in front makes an absolute path relative
     except RowError as error:
         return error
-    return {**row, "image": f"{below.as_posix()}/{row['image']}"}
+    return {**row, "image": f"{below}/{row['image']}"}
 
 
 def leaks(

@@ -8,12 +8,12 @@ several about.
 import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppt import rle
+from ppt.places import Place
 from ppt.records import jsonlines
 from ppt.records.jsonlines import RowError, text_id
 from ppt.records.pairs import RawRow
@@ -35,7 +35,7 @@ class Refused:
     message: str
 
 
-def read(path: Path) -> list[RawRow]:
+def read(path: Place) -> list[RawRow]:
     """Every row of a TRUTH file, in its order, by line. Raises TruthError where there can be none."""
     try:
         rows = list(jsonlines.parse(jsonlines.read_bytes(path)))

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ppt.records import tar_members
-from ppt.records.dataset import DataSet
+from ppt.records.dataset import DataSet, path_of
 from ppt.records.folders import CAPTIONS, ENDINGS
 from ppt.records.jsonlines import RowError, parse_whole
 from ppt.records.pairs import PairsError, RawRow
@@ -21,7 +21,7 @@ def read(source: SourceConfig, records: RecordsConfig) -> DataSet:
     """The samples of `source.path`, a tar or a folder of them: an image, and a sentence in .txt, .caption or
     .text, or in .json under text or caption. Nothing else is opened, pickles least of all. Raises PairsError.
     """
-    path = source.path
+    path = path_of(source)
     shards = [path] if path.is_file() else sorted(path.glob("*.tar"))
     if not shards:
         raise PairsError(f"{path}: there is no .tar in it; one that is compressed must be unpacked first")

@@ -1,18 +1,18 @@
 """Another run's labels of the same pairs, to look at side by side."""
 
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ppt import rle
+from ppt.places import Place
 from ppt.report.gather import Item, Other, Run, read_run
 from ppt.rle import Rle
 
 _COLUMNS = ("pairs", "with a mask", "used", "mean weight", "mean quality", "IoU")
 
 
-def beside(run: Run, folder: Path) -> tuple[Run, dict[str, Any]]:
+def beside(run: Run, folder: Place) -> tuple[Run, dict[str, Any]]:
     """`run`, of whose items each knows what the run in `folder` made of the same sentence in the same image;
     and a table of both over the pairs that they share: {"columns", "rows", "note"}.
 

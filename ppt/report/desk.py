@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from ppt import rle
 from ppt.durable import json_lines
+from ppt.places import Place
 from ppt.report import figures, page
 from ppt.report.gather import ReportError, Run
 from ppt.report.journal import Journal
@@ -46,7 +46,7 @@ class Desk:
     ask: None where there is no SAM. Raises ReportError where the run has no masks and labels to review.
     """
 
-    def __init__(self, run: Run, images_root: Path | None, journal: Journal, ask: Ask | None) -> None:
+    def __init__(self, run: Run, images_root: Place | None, journal: Journal, ask: Ask | None) -> None:
         if not run.of:
             raise ReportError(
                 f"{run.folder} holds no finished masks and labels, so there is nothing to review"
@@ -62,7 +62,7 @@ class Desk:
         self._writing, self._asking = Lock(), Lock()
 
     @property
-    def files(self) -> Path:
+    def files(self) -> Place:
         """The folder of what lies beside the page."""
         return page.files_of(self._run.folder / page.FILE_NAME)
 

@@ -6,7 +6,6 @@ once per image content, and masks and points lie over it in original pixels: sma
 
 import base64
 import io
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 
 from ppt import rle
 from ppt.geometry import grid_to_pixels, longest_side_size, resize_map_to_image
+from ppt.places import Place
 from ppt.report.preview import heat_palette
 from ppt.rle import Rle
 from ppt.types import RelevanceMap
@@ -36,10 +36,11 @@ def photo_jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return coded.tobytes()
 
 
-def sheet_uri(path: Path) -> str:
-    """A sheet of pictures on disk as a JPEG data URI."""
+def sheet_uri(path: Place) -> str:
+    """A sheet of pictures in a file as a JPEG data URI."""
     coded = io.BytesIO()
-    Image.open(path).convert("RGB").save(coded, "JPEG", quality=PHOTO_QUALITY, optimize=True)
+    with Image.open(io.BytesIO(path.read_bytes())) as sheet:
+        sheet.convert("RGB").save(coded, "JPEG", quality=PHOTO_QUALITY, optimize=True)
     return data_uri("jpeg", coded.getvalue())
 
 

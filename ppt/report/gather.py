@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppt import rle, times
 from ppt.durable import json_object, parsed_lines
+from ppt.places import Place
 from ppt.report import words
 from ppt.rle import Rle
 from ppt.shard import Failure
@@ -111,7 +111,7 @@ class Learned:
 
     schedule: tuple[dict[str, Any], ...]
     log: tuple[dict[str, Any], ...]
-    sheets: tuple[tuple[str, Path], ...]
+    sheets: tuple[tuple[str, Place], ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Run:
     times: stage -> seconds that it took, where that was noted.
     """
 
-    folder: Path
+    folder: Place
     stages: dict[str, Artifact]
     items: tuple[Item, ...]
     failures: tuple[Failure, ...]
@@ -164,7 +164,7 @@ class Run:
         return sorted(counts.items(), key=lambda row: (-row[1], row[0]))
 
 
-def read_run(output: Path) -> Run:
+def read_run(output: Place) -> Run:
     """The run in the folder `output`: its records at least, and every later stage that is complete.
 
     Raises ReportError when there is no complete `records` artifact.
@@ -182,7 +182,7 @@ def read_run(output: Path) -> Run:
     return Run(output.resolve(), stages, tuple(items), failures, metrics or {}, learned, times.told(output))
 
 
-def _learned(folder: Path) -> Learned:
+def _learned(folder: Place) -> Learned:
     training = folder / "training"
     schedule, log = (
         tuple(parsed_lines(path.read_bytes())) if path.exists() else ()

@@ -8,7 +8,6 @@ they are to be seen.
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +15,7 @@ from markupsafe import Markup
 
 from ppt.config import fingerprint
 from ppt.durable import ensure
+from ppt.places import Place
 from ppt.report import overview, preview
 from ppt.report.against import beside
 from ppt.report.cards import card
@@ -44,8 +44,8 @@ _COLOURS = {
 
 
 def build_report(
-    output: Path, images_root: Path | None = None, limit: int = LIMIT, against: Path | None = None
-) -> Path:
+    output: Place, images_root: Place | None = None, limit: int = LIMIT, against: Place | None = None
+) -> Place:
     """Write `output/report.html` from the artifacts in the run folder `output`, and return its path.
 
     images_root: the folder that image paths are relative to (that of the pairs file); without it, or where an
@@ -64,15 +64,15 @@ def build_report(
     return path
 
 
-def files_of(path: Path) -> Path:
+def files_of(path: Place) -> Place:
     """The folder of what lies beside the page at `path`."""
     return path.with_name(f"{path.stem}_files")
 
 
 def render(
     run: Run,
-    path: Path,
-    images_root: Path | None,
+    path: Place,
+    images_root: Place | None,
     limit: int = LIMIT,
     live: dict[str, Any] | None = None,
     table: dict[str, Any] | None = None,

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ppt.durable import ensure
+from ppt.places import Place
 from ppt.records import images
 from ppt.report import figures
 from ppt.report.gather import Run
@@ -30,7 +30,7 @@ class Photos:
     taken, by `as_uris` into the page or by `as_files` into a folder.
     """
 
-    def __init__(self, run: Run, root: Path | None) -> None:
+    def __init__(self, run: Run, root: Place | None) -> None:
         # As the records stage read them.
         self._policy = images.ImagePolicy.of(run.stages["records"].manifest.config["records"])
         self._root = root
@@ -53,7 +53,7 @@ class Photos:
             for photo in self._taken().values()
         ]
 
-    def as_files(self, folder: Path) -> dict[int, dict[str, Any]]:
+    def as_files(self, folder: Place) -> dict[int, dict[str, Any]]:
         """The photographs that wait, by number, each written to a file in `folder`, named by its content."""
         drawn: dict[int, dict[str, Any]] = {}
         for number, photo in self._taken().items():

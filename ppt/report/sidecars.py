@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
 from ppt.durable import ensure
+from ppt.places import Place
 from ppt.report.photos import Photos
 
 CHUNK = 25
@@ -26,7 +26,7 @@ OURS = re.compile(r"items_\d{4,}\.js|[0-9a-f]{32}\.jpg")
 class Sidecars:
     """Writes the files into `folder`, which is there only while it holds some."""
 
-    def __init__(self, folder: Path, environment: Environment, edition: str) -> None:
+    def __init__(self, folder: Place, environment: Environment, edition: str) -> None:
         self.folder = folder
         self.edition = edition
         self._macros: Any = environment.get_template("card.html.j2").module
