@@ -62,7 +62,7 @@ def path(name: Name) -> None:
     from ppt.backbones.published import named
     from ppt.backbones.weights import resolve
 
-    tell(resolve(named(name).checkpoint)[0])
+    tell(str(resolve(named(name).checkpoint)[0]))
 
 
 def _described(name: str, one: "Published") -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ppt.durable import identity, json_lines, json_object, read_bytes, write_atomic
-from ppt.places import Place
+from ppt.places import Place, rename
 
 State = dict[str, Any]
 KEPT = 2
@@ -71,7 +71,7 @@ class Checkpoints:
             for one in damaged:
                 print(f"{one}: damaged; set aside, going on from step {known['step']}", file=sys.stderr)
                 if one.exists():
-                    one.replace(one.with_name(one.name + ASIDE))
+                    rename(one, one.name + ASIDE)
                 one.with_suffix(".json").unlink(missing_ok=True)
             self._keep_last()  # a kill may have come between saving one and this
             return known["step"], torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

@@ -134,7 +134,7 @@ def sealed(value: Mapping[str, Any]) -> bytes:
     return json_lines([{**value, _SEAL: _digest(value)}])
 
 
-def sealed_object(path: Path) -> dict[str, Any] | None:
+def sealed_object(path: Place) -> dict[str, Any] | None:
     """What was `sealed`; None where it is absent, or a single bit of it is another."""
     value = json_object(path)
     if value is None or value.pop(_SEAL, None) != _digest(value):

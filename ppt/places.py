@@ -149,12 +149,6 @@ class Remote:
             if not missing_ok:
                 raise
 
-    def replace(self, target: "Remote") -> "Remote":
-        """Give the object another name."""
-        target.write_bytes(self.read_bytes())
-        self.unlink()
-        return target
-
     def iterdir(self) -> Iterator["Remote"]:
         """What lies right below, in order; nothing where there is no such folder."""
 
@@ -267,6 +261,15 @@ def each(ask: Callable[[S], T], items: Iterable[S], folder: Place) -> Iterator[T
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def rename(found: Place, name: str) -> None:
+    """Give a file another name in its folder; an object in a store is copied there first."""
+    if isinstance(found, Path):
+        found.replace(found.with_name(name))
+        return
+    found.with_name(name).write_bytes(found.read_bytes())
+    found.unlink()
 
 
 def remove_folder(folder: Place) -> None:

@@ -97,7 +97,7 @@ def _line_of_refusal(content: bytes) -> int | None:
         begun.pop()
         return found
 
-    reader = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    reader: Any = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     reader.parse_object = placed
     try:
         scanner.py_make_scanner(reader)(text, len(text) - len(text.lstrip()))  # pyright: ignore
