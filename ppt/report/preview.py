@@ -22,6 +22,8 @@ MASK: Colour = (38, 132, 255)
 TRUTH: Colour = (255, 178, 36)
 
 _PAPER, _INK, _GAP, _LINE = 252, 40, 12, 17
+_LONGEST = 500
+"""Characters of a caption that are looked at."""
 
 
 def heat_palette() -> UInt8[np.ndarray, "256 4"]:
@@ -134,14 +136,14 @@ def _fit(tile: np.ndarray, side: int) -> np.ndarray:
 def _wrapped(caption: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> list[str]:
     """At most two lines that fit `width` pixels; what does not fit ends in an ellipsis."""
     lines: list[str] = []
-    words = caption.split()
+    words = caption[:_LONGEST].split()
     while words and len(lines) < 2:
         count = len(words)
         while count > 1 and font.getlength(" ".join(words[:count])) > width:
             count -= 1
         lines.append(" ".join(words[:count]))
         words = words[count:]
-    if lines and (words or font.getlength(lines[-1]) > width):
+    if lines and (words or len(caption) > _LONGEST or font.getlength(lines[-1]) > width):
         while lines[-1] and font.getlength(lines[-1] + "…") > width:
             lines[-1] = lines[-1][:-1]
         lines[-1] += "…"
