@@ -227,6 +227,8 @@ def stop_requests() -> Generator[list[int], None, None]:
     try:
         yield stopped
     except KeyboardInterrupt:
+        if not stopped:  # raised by another
+            raise
         raise Interrupted(stopped[-1]) from None
     finally:
         for number, handler in previous.items():

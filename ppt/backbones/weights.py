@@ -278,7 +278,7 @@ def _mismatches(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.
         wanted, value = tuple(expected[name].shape), tuple(found[name].shape)
         if wanted != value:
             lines.append(f"{name} has shape {value}, expected {wanted}")
-        elif found[name].is_floating_point() != expected[name].is_floating_point():
+        elif expected[name].is_floating_point() and not found[name].is_floating_point():
             lines.append(f"{name} is of {found[name].dtype}, expected {expected[name].dtype}")
         elif found[name].is_floating_point() and not bool(torch.isfinite(found[name]).all()):
             lines.append(f"{name} holds NaN or infinite values")

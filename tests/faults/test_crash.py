@@ -114,6 +114,7 @@ def test_workers_write_the_same_bytes_and_their_deaths_lose_nothing(command, und
     assert differing(output, undisturbed) == []
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_lessons_and_mosaics(forks, tmp_path):
     """And so the same generator."""
     folder, pairs = tmp_path / "pictures", []

@@ -144,7 +144,7 @@ def test_a_read_only_disk_is_refused_before_any_work(ppt, whole, tmp_path, monke
 
 def test_a_folder_of_another_user_is_refused_before_any_work(ppt, whole, output, monkeypatch):
     monkeypatch.setattr("ppt.records.images.digest", lambda *_: pytest.fail("an image was read"))
-    monkeypatch.setattr("ppt.store.os.access", lambda _, mode: not mode & os.W_OK)
+    monkeypatch.setattr("ppt.store.writing.os.access", lambda _, mode: not mode & os.W_OK)
     refused = ppt(*whole, output)
     assert refused.code == 2
     assert_one_line(refused, f"{output}: cannot be written to", "is read-only, or another user's")
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_refused(ppt, whole, output, monkeypatch
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("ppt.store.Path.mkdir", refuse)
+    monkeypatch.setattr("ppt.store.writing.Path.mkdir", refuse)
     refused = ppt(*whole, output)
     assert refused.code == 2
     assert_one_line(refused, "records: cannot be written to (Permission denied)")

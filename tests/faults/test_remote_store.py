@@ -136,6 +136,7 @@ def test_an_image_that_is_not_there_or_refused_is_recorded(run, proxy, server, t
     assert "c.png does not exist" in failures.read_text()
 
 
+@pytest.mark.slow
 def test_a_power_cut_after_any_object_is_gone_on_from(run, proxy, differing):
     codes = [run(stage="records", PPT_FAILPOINT=f"after_rename:{count}").code for count in (2, 3, 4)]
     assert codes == [137] * 3
@@ -161,7 +162,7 @@ def test_what_is_asked_wrongly_stops_before_any_work(run, proxy):
     assert "PUT" not in {method for method, _ in proxy.asked}
 
 
-def test_what_stays_on_disks_says_so(forks, tmp_path):
+def test_what_stays_on_disks_says_so(ppt, tmp_path):
     for command in (
         ["export", "s3://bucket/run", "--format", "coco", "--to", tmp_path / "out"],
         ["export", tmp_path, "--format", "coco", "--to", "s3://bucket/out"],
@@ -169,10 +170,11 @@ def test_what_stays_on_disks_says_so(forks, tmp_path):
         ["benchmark", "points", "custom", "--output", "s3://bucket/run"],
         ["report", "s3://bucket/run", "--open"],
     ):
-        ended = forks.run(tmp_path / "log", *command)
+        ended = ppt(*command)
         assert (ended.code, "expected a place on a disk, got s3://bucket/" in ended.printed) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_the_folder_that_one_is_writing_to(forks, pictures, tmp_path):
     asked = ["run", "custom", "--pairs", str(pictures / "pairs.jsonl"), "--output", str(tmp_path / "run")]
     slow = {**ENVIRONMENT, SLOW: "60"}

@@ -82,7 +82,7 @@ def test_a_figure_is_a_mean_with_its_spread():
 def test_what_to_compare_must_be_known(command, tmp_path):
     said = command("benchmark", "beauty", "custom", "--output", tmp_path / "out")
     assert said.code == 2
-    assert "expected points, segmenter, speed, train, networks, got 'beauty'" in said.err
+    assert "expected points, segmenter, speed, train, networks, engine, got 'beauty'" in said.err
 
 
 def test_segmenters_stand_beside_the_labels_and_below_the_truth(models, pictures, tmp_path):

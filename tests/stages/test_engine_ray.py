@@ -82,6 +82,7 @@ def test_two_ray_nodes_make_the_bytes_that_one_process_makes(whole, alone, nodes
     assert snapshot(output) == snapshot(alone)
 
 
+@pytest.mark.slow
 def test_the_deaths_of_an_actor_and_of_a_node_lose_nothing(masks, alone, nodes, held, tmp_path):
     with started(*masks, **{HELD: str(held)}) as process:
         wait_for(lambda: len(nodes.actors()) == 2)

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from pipelines import cli, stage
+from pipelines.options import division
 from ppt.config import Config, ConfigError, load_config
 from ppt.pool import Pool
 
@@ -21,11 +22,11 @@ def test_without_ray_the_engine_ray_says_how_to_get_it(command, whole, output, m
 def test_an_address_is_one_of_ray(monkeypatch):
     asked = []
     monkeypatch.setattr(cli.ray_actors, "connect", asked.append)
-    config = cli._config("custom", cli._done_by(None, "10.0.0.1:6379"), None, None, None)
+    config = cli._config("custom", division(None, None, "10.0.0.1:6379"), None, None, None)
     assert config.engine == "ray"
     assert asked == [config.ray]
     assert config.ray.address == "10.0.0.1:6379"
-    assert cli._done_by(None, None) == []
+    assert division(None, None, None) == []
 
 
 def test_an_engine_that_is_not_known_is_refused(command, whole, output):

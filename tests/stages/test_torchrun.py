@@ -53,6 +53,7 @@ def content(path):
     return snapshot(path) if path.is_dir() else path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_twice_the_batches_whoever_of_them_dies(labelled):
     pictures, output = labelled
     alone, fewer, deadly = (output.parent / name for name in ("alone", "fewer", "deadly"))

@@ -104,7 +104,7 @@ def test_the_whole_waits_for_shares_and_they_for_the_whole(tmp_path, monkeypatch
             finish(folder)
         with pytest.raises(BusyArtifact, match="shares of it"):
             clear(folder)
-    monkeypatch.setattr("ppt.store.PATIENCE", 0.1)
+    monkeypatch.setattr("ppt.store.writing.PATIENCE", 0.1)
     with begin(folder, MANIFEST, PLAN), pytest.raises(BusyArtifact, match="another run is writing here"):
         write_share(folder, 0, 2)
     assert len(write_share(folder, 0, 2)) == 10

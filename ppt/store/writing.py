@@ -1,75 +1,26 @@
-"""Artifacts on disk, complete or absent.
-
-    manifest.json  config.yaml  shards/00000.jsonl|safetensors|done.json  failures.jsonl  index.json
-
-Every file is written beside its place, flushed, and renamed into it. A shard exists once its `.done.json`
-does, and only while the hashes in it hold; an artifact exists once `index.json` does. A crash at any moment
-therefore loses at most the shards in flight, and the same command afterwards gives the same bytes: no file
-holds a time or a host.
-
-In a store (`places`) a file is put under its name at once, and what is there is looked up by the names that
-the plan and the index know: nothing is listed, but to start over. There is no lock. Two runs of one recipe
-write the same bytes under the same names, and neither removes what the other may have written; of two recipes
-one stops, at its end at the latest, since a shard counts for its own recipe alone.
-
-Writing: `begin` -> a Writer that knows its missing shards; each Shard may be written in any process;
-`finish`. Or several take a share of the shards each, at the same time: `begin_share`; then one begins the
-whole, and finishes.
-Reading: `Artifact.open`.
-"""
+"""The write side: what is left to do of an artifact, and closing it."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from filelock import Timeout
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
 
 from ppt import attempts, locks
-from ppt.config import fingerprint
-from ppt.durable import (
-    ensure,
-    failpoint,
-    identity,
-    is_intact,
-    json_lines,
-    json_object,
-    parsed_lines,
-    read_bytes,
-    sealed,
-    sealed_object,
-)
+from ppt.durable import ensure, failpoint, identity, is_intact, json_lines, json_object, sealed
 from ppt.manifest import Manifest, difference
-from ppt.places import Place, Remote, each, size
-from ppt.shard import Failure, Shard
+from ppt.places import Place, Remote, each
+from ppt.shard import Shard
+from ppt.store.reading import Artifact, ArtifactError, BusyArtifact, StaleArtifact, stored_manifest
 
 _OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
 _BEFORE_MANIFEST = {locks.NAME, "manifest.json.tmp"}
 PATIENCE = 60.0  # seconds that whoever begins a share waits for others that begin theirs
 _KEY = re.compile(r"\d{5,}")
-
-
-class ArtifactError(ValueError):
-    """An artifact that cannot be read or written; the text names the folder or file and the remedy."""
-
-
-class StaleArtifact(ArtifactError):  # noqa: N818 -- the state is the name
-    """The folder holds an artifact made by another recipe; the text lists what differs."""
-
-
-class DamagedArtifact(ArtifactError):  # noqa: N818
-    """A file of the artifact is missing, or has other bytes than it was given."""
-
-
-class BusyArtifact(ArtifactError):  # noqa: N818
-    """Another run is writing to the folder."""
 
 
 class Writer:
@@ -109,86 +60,6 @@ class Writer:
                 leftover.unlink(missing_ok=True)
         attempts.forget(self.folder)
         return Artifact.open(self.folder)
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """The read side of a complete artifact. Every read is checked against the hash in the index."""
-
-    folder: Place
-    manifest: Manifest
-    index: dict[str, Any]
-
-    @classmethod
-    def open(cls, folder: Place) -> "Artifact":
-        """Raises ArtifactError when the artifact is absent, incomplete, or a file's size is wrong; that of an
-        object in a store is not asked for before it is read.
-        """
-        index, manifest = sealed_object(folder / "index.json"), _stored_manifest(folder)
-        if index is None or manifest is None:
-            raise ArtifactError(
-                f"{folder}: no complete artifact here; run its stage, which resumes where it stopped"
-            )
-        artifact = cls(folder, manifest, index)
-        if manifest.fingerprint != index["manifest"]:
-            raise ArtifactError(
-                f"{folder}: index.json and manifest.json are of different runs; run its stage --fresh"
-            )
-        for path, known in () if isinstance(folder, Remote) else artifact._files():
-            found = size(path) if path.exists() else 0
-            if found != known["bytes"]:
-                raise _damaged(path, f"has {found} bytes instead of {known['bytes']}")
-        return artifact
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the content: equal for equal bytes, whenever and wherever they were made."""
-        return fingerprint({key: self.index[key] for key in ("stage", "shards", "failures")})
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The shards' keys, in the plan's order."""
-        return tuple(sorted(self.index["shards"], key=int))
-
-    def items(self, key: str) -> tuple[str, ...]:
-        """The items that the shard was planned for, failed ones included."""
-        return tuple(self.index["shards"][key]["items"])
-
-    def rows(self, *keys: str) -> Iterator[dict[str, Any]]:
-        """The rows of the given shards (none given: of all), in order, one shard in memory at a time."""
-        for key in keys or self.keys:
-            yield from parsed_lines(self._read(key, f"{key}.jsonl"))
-
-    def tensors(self, key: str) -> dict[str, np.ndarray]:
-        """The tensors of one shard."""
-        path = self.folder / "shards" / f"{key}.safetensors"
-        try:
-            return safetensors.load(self._read(key, path.name))
-        except SafetensorError as error:
-            raise _damaged(path, str(error)) from None
-
-    def failures(self) -> list[Failure]:
-        """What was passed over, in the plan's order."""
-        path = self.folder / "failures.jsonl"
-        return [Failure(**row) for row in parsed_lines(_checked_bytes(path, self.index["failures"]))]
-
-    def verify(self) -> list[Place]:
-        """Every file of the artifact whose bytes are not those in the index."""
-        return [path for path, known in self._files() if not is_intact(path, known)]
-
-    def _files(self) -> Iterator[tuple[Place, dict[str, Any]]]:
-        yield self.folder / "failures.jsonl", self.index["failures"]
-        for shard in self.index["shards"].values():
-            for name, known in shard["files"].items():
-                yield self.folder / "shards" / name, known
-
-    def _read(self, key: str, name: str) -> bytes:
-        files = self.index["shards"][key]["files"]
-        if name not in files:
-            raise ArtifactError(
-                f"{self.folder}: shard {key} has no {name}, only {', '.join(files) or 'nothing'}"
-            )
-        return _checked_bytes(self.folder / "shards" / name, files[name])
 
 
 def begin(
@@ -318,7 +189,7 @@ def _refuse_stale(folder: Place, manifest: Manifest) -> None:
     if not (folder / "manifest.json").exists():
         return
     remedy = "pass --fresh to start over, or choose another folder"
-    stored = _stored_manifest(folder)
+    stored = stored_manifest(folder)
     if stored is None:
         raise StaleArtifact(f"{folder}: manifest.json is damaged, or of another version of ppt; {remedy}")
     changes = difference(stored, manifest)
@@ -326,14 +197,6 @@ def _refuse_stale(folder: Place, manifest: Manifest) -> None:
         raise StaleArtifact(
             "\n  ".join([f"{folder}: made by another recipe; {remedy}. What differs:", *changes])
         )
-
-
-def _stored_manifest(folder: Place) -> Manifest | None:
-    stored = json_object(folder / "manifest.json")
-    try:
-        return None if stored is None else Manifest.from_json(stored)
-    except TypeError:  # other fields than ours
-        return None
 
 
 def _clear(folder: Place) -> None:
@@ -408,19 +271,3 @@ def _closing(manifest: Manifest, markers: Mapping[str, dict[str, Any]]) -> dict[
         "failed": len(failures),
     }
     return {"failures.jsonl": failed, "index.json": sealed(index)}
-
-
-def _checked_bytes(path: Place, known: Mapping[str, Any]) -> bytes:
-    try:
-        data = read_bytes(path)
-    except FileNotFoundError:
-        raise _damaged(path, "missing") from None
-    if identity(data) != known:
-        raise _damaged(path, f"{len(data)} bytes, sha256 differs from the index")
-    return data
-
-
-def _damaged(path: Place, reason: str) -> DamagedArtifact:
-    return DamagedArtifact(
-        f"{path}: damaged ({reason}); run its stage again, which redoes damaged shards only"
-    )
