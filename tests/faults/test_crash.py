@@ -103,6 +103,7 @@ def test_kills_at_random_moments(forks, command, undisturbed, tmp_path):
     assert killed > KILLS // 2
 
 
+@pytest.mark.slow
 def test_workers_write_the_same_bytes_and_their_deaths_lose_nothing(command, undisturbed, tmp_path):
     output = tmp_path / "run"
     pooled = [*RUNNER, *map(str, command), str(output), "--set", "workers=2"]

@@ -179,7 +179,9 @@ def slow(pictures, tmp_path):
         process.kill()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_stops_after_the_shard_and_the_same_command_resumes(slow, tmp_path, number, code):
     process, arguments = slow
     process.send_signal(number)

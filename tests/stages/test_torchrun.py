@@ -106,6 +106,7 @@ def test_two_processes_teach_one_generator(models, all_train, tmp_path):
     assert pictures == {f"points_00000{step}.png" for step in (2, 4, 6)}
 
 
+@pytest.mark.slow
 def test_a_run_in_two_processes_leaves_the_bytes_of_one(forks, pictures, tmp_path):
     files = ("--pairs", pictures / "pairs.jsonl", "--truth", pictures / "truth.jsonl")
     words = [word for change in (*COMMON, "shard_size=1") for word in ("--set", change)]
