@@ -1,9 +1,12 @@
 """What no module may do: run text, call a shell, read a pickle as Python does, open a connection."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("ppt/**/*.py"), *ROOT.glob("pipelines/**/*.py")])
@@ -120,3 +123,17 @@ def test_what_none_may_do_is_seen(text):
 def test_what_all_may_do_is_not():
     loads = "import torch, yaml\ntorch.load(p, weights_only=True)\nyaml.load(t, _Loader)"
     assert [*faults(f"{loads}\nmodel.eval()\nre.compile('a')")] == []
+
+
+def test_the_lock_names_a_version_within_bounds_of_whatever_the_tests_need():
+    lines = (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    locked = {canonicalize_name(package): version for package, version in locked.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [Requirement(one) for one in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    assert len(asked) > 20
+    for one in asked:
+        assert one.specifier.contains(locked[canonicalize_name(one.name)]), str(one)
+        assert any("<" in bound.operator or "==" in bound.operator for bound in one.specifier), (
+            f"{one}: no end"
+        )

@@ -1,4 +1,4 @@
-"""The manifest for Kubernetes: what it asks of ppt is asked rightly, and its workers have what an actor needs."""
+"""The manifest for Kubernetes: it asks ppt rightly, and its workers have what an actor needs."""
 
 import shlex
 from pathlib import Path
