@@ -116,6 +116,7 @@ def test_a_store_that_stays_broken_stops_the_run_which_goes_on_later(run, proxy,
     assert "records: 7 items, 0 skipped; 1 shards made, 1 kept" in ended.printed
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_had_is_no_bad_image(run, proxy, differing):
     proxy.fault = lambda _, path, __: 500 if path.endswith("/data/b.png") else None
     ended = run(stage="records")

@@ -116,7 +116,7 @@ def test_a_training_killed_between_two_checkpoints_ends_in_the_same_weights(
     assert lasting(folder) == wanted
 
 
-@pytest.mark.parametrize("stage", TRAININGS)
+@pytest.mark.parametrize("stage", ["points", pytest.param("segmenter", marks=pytest.mark.slow)])
 def test_a_training_cut_off_while_it_saves_ends_in_the_same_weights(forks, untrained, tmp_path, stage):
     command, wanted, folder = untrained(stage)
     half = set()

@@ -46,7 +46,9 @@ def expected(pairs):
     return chosen_masks(pairs / "pairs.jsonl", clip, network, masks.min_area, masks.max_area)
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(
+    "cut", [pytest.param(cut, marks=[pytest.mark.slow] if cut == "by a worker" else []) for cut in CUTS]
+)
 def test_labels_are_those_of_the_slow_twin(pairs, expected, cut, tmp_path):
     assert torch.get_num_threads() == 1, "the last bits depend on it"
     config, output = settings(pairs, "clip.size=320", *CUTS[cut]), tmp_path / "out"

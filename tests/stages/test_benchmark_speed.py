@@ -47,6 +47,7 @@ def test_the_naive_loop_and_ours_draw_the_same_in_turns(pictures, output, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_an_untrained_sam_is_raced_on_one_image(pictures, output, tmp_path, monkeypatch):
     monkeypatch.setattr(doors, "load_clip", lambda *_: FakeClip())
     monkeypatch.setattr("pipelines.benchmark.speed.untrained_sam", lambda name: build_embedded_sam(CONFIG))

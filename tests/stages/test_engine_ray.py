@@ -73,6 +73,14 @@ def made(folder, pattern="shards/*.done.json"):
     return {path.name: path.stat().st_mtime_ns for path in (folder / "masks").glob(pattern)}
 
 
+def test_two_ray_nodes_draw_what_one_process_draws(masks, alone, tmp_path):
+    code, out, err = run(*masks)
+    assert (code, err) == (0, "")
+    assert "masks: 7 items, 0 skipped; 4 shards made, 0 kept" in out
+    assert snapshot(tmp_path / "run" / "masks") == snapshot(alone / "masks")
+
+
+@pytest.mark.slow
 def test_two_ray_nodes_make_the_bytes_that_one_process_makes(whole, alone, nodes, tmp_path):
     """And so does a pool: test_crash.py compares these two."""
     output = tmp_path / "run"

@@ -251,6 +251,7 @@ def three_steps(rank: int, folder: Path) -> None:
     session.save()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_both_their_inputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a folder named from where one stands
     folders = Path("two"), Path("one")

@@ -36,15 +36,18 @@ def step(model, image=None, tokens=None, clicks=False):
     return seen
 
 
+ADAPTERS = ("none", "bridger", "dense", "cost")
+NECKS = ("film", "rca", "cam", "concat")
+FUSIONS = ((0, "add"), (1, "add"), (2, "add"), (2, "value"))
+DECODERS = ("dynamic", "query", "point")
 COMBINATIONS = [
-    (adapter, neck, fusion, decoder)
-    for adapter, neck, fusion, decoder in itertools.product(
-        ("none", "bridger", "dense", "cost"),
-        ("film", "rca", "cam", "concat"),
-        ((0, "add"), (1, "add"), (2, "add"), (2, "value")),
-        ("dynamic", "query", "point"),
+    pytest.param(
+        ADAPTERS[a], NECKS[n], FUSIONS[f], decoder,
+        # A quarter of them has every two of adapter, neck and fusion together.
+        marks=[pytest.mark.slow] if (a + n + f) % 4 else [],
     )
-]
+    for a, n, f, decoder in itertools.product(range(4), range(4), range(4), DECODERS)
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("adapter", "neck", "fusion", "decoder"), COMBINATIONS)
