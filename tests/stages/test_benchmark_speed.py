@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from fixtures.models import FakeClip
 from fixtures.pictures import read_rows
 from fixtures.small_sam import CONFIG, write
