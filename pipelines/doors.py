@@ -31,7 +31,7 @@ def open_sam_door(config: Config, output: Place | None = None) -> SamModel:
     if limit and output is not None:
         kept = KeptEmbeddings(on_disk(output / EMBEDDINGS, "embeddings_gib"), limit)
     sam = config.sam
-    return load_sam(sam.model, sam.weights, config.device, sam.prompt_batch, kept, sam.bfloat16)
+    return load_sam(sam.model, sam.weights, config.device, sam.prompt_batch, kept, sam.bfloat16, sam.compile)
 
 
 def open_staged_door(config: Config) -> StagedModel:

@@ -143,6 +143,7 @@ class SamConfig(Section):
     weights: Path | None = None
     prompt_batch: Count = 8
     bfloat16: bool = False  # the image encoder's arithmetic; the masks differ a little
+    compile: bool = False  # the image encoder, by torch.compile; for many images, and other last bits
 
 
 class MasksConfig(Section):

@@ -28,7 +28,7 @@ from ppt.backbones import weights as checkpoints
 from ppt.backbones.clip_towers import ResnetTower, TextTower, Towers, VitTower
 from ppt.backbones.clip_weights import named_weights, tag_settings
 from ppt.backbones.image import Colours, checked_rgb
-from ppt.backbones.memory import memory_errors
+from ppt.backbones.memory import memory_errors, sent
 from ppt.backbones.weights import WeightsError
 from ppt.config import fingerprint
 from ppt.geometry import short_side_size
@@ -138,7 +138,7 @@ class Clip:
         new_h, new_w = short_side_size(height, width, size, self.stride, cap)
         pixels = self._colours.normalised(image, new_h, new_w)
         pixels = pixels.flip(-1) if mirror else pixels
-        values = dense_values(self._model.visual, pixels[None].to(self._device), self._reading.method)
+        values = dense_values(self._model.visual, sent(pixels[None], self._device), self._reading.method)
         values = torch.nn.functional.normalize(values, dim=-1).permute(2, 0, 1)
         return values.flip(-1) if mirror else values
 
@@ -146,7 +146,7 @@ class Clip:
     def encode_image_global(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " d"]:
         """The image's one vector by open_clip's own preprocessing and `encode_image`; L2 norm 1."""
         pixels = self._squash(Image.fromarray(checked_rgb(image)))
-        return self._model.encode_image(pixels[None].to(self._device), normalize=True)[0].cpu().numpy()
+        return self._model.encode_image(sent(pixels[None], self._device), normalize=True)[0].cpu().numpy()
 
     def towers(self) -> Towers:
         """Both towers in stages, for what is to be learned between them; they share this model's weights."""

@@ -1,12 +1,18 @@
-"""Out of memory, told alike whatever it was that ran out."""
+"""The memory of a device: how images come there, and what is said where it has run out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 _ON_CPU = "DefaultCPUAllocator"
 """In the message of torch's own RuntimeError; there is no class for it."""
+
+
+def sent(pixels: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU fetches them from pinned memory while this process goes on."""
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
 
 
 @contextmanager

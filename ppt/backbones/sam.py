@@ -31,7 +31,7 @@ from ppt import rle
 from ppt.backbones import weights as checkpoints
 from ppt.backbones.image import checked_rgb
 from ppt.backbones.kept import KeptEmbeddings
-from ppt.backbones.memory import memory_errors
+from ppt.backbones.memory import memory_errors, sent
 from ppt.backbones.mobile_sam import build_mobile_sam
 from ppt.backbones.published import official_sam
 from ppt.backbones.sam_attention import for_processor
@@ -104,7 +104,8 @@ class SamModel:
 
         def encoded() -> Tensor:
             resized = np.array(Image.fromarray(image).resize((new_w, new_h), Image.Resampling.BILINEAR))
-            pixels = torch.as_tensor(resized, device=self._model.device).permute(2, 0, 1).contiguous()[None]
+            pixels = torch.from_numpy(resized).permute(2, 0, 1).contiguous()[None]
+            pixels = sent(pixels, self._model.device)
             with torch.autocast(self._model.device.type, torch.bfloat16, enabled=self._bfloat16):
                 return self._model.image_encoder(self._model.preprocess(pixels)).float()
 
@@ -237,6 +238,7 @@ def load_sam(
     prompt_batch: int = 8,
     kept: KeptEmbeddings | None = None,
     bfloat16: bool = False,
+    compiled: bool = False,
 ) -> SamModel:
     """A frozen SAM from local weights; nothing is downloaded and nothing is ever left random.
 
@@ -244,7 +246,7 @@ def load_sam(
     dict saved by torch); None for the shipped file, or for the official file wherever `checkpoints.resolve`
     finds it. An embedded file given by path takes its architecture from the .json of the same stem beside it.
     device: "auto", "cpu", "cuda" or "cuda:N". prompt_batch: point sets per decoder call at most. kept: where
-    embeddings are kept. bfloat16: of the image encoder.
+    embeddings are kept. bfloat16: of the image encoder, which is `compiled` by torch at its first image.
     Raises WeightsError: missing, altered or unfitting file, unknown model.
     """
     path, sha256 = find_sam(model, weights)
@@ -257,6 +259,9 @@ def load_sam(
         network = untrained_sam(model, recipe)
     checkpoints.fit(network, checkpoints.read_state_dict(path), path, device)
     for_processor(network)
+    if compiled:
+        network.image_encoder.compile()
+        recipe = {**recipe, "compiled": True}  # the last bits are other ones
     return SamModel(network, prompt_batch, sha256, recipe, kept, bfloat16)
 
 

@@ -57,6 +57,15 @@ def test_no_question_no_answer_and_no_point_no_candidate(sam):
     assert len(full.rles) == 3
 
 
+def test_a_compiled_encoder_draws_the_same(path, sam, monkeypatch):
+    compiled = load_sam("embedded", path, "cpu", compiled=True)
+    with torch.compiler.set_stance("force_eager"):  # what torch makes of it is not ours to test
+        found = compiled.predict(compiled.embed(photo(40, 60)), [points((5, 5))])
+    assert found[0].rles == sam.predict(sam.embed(photo(40, 60)), [points((5, 5))])[0].rles
+    assert compiled.network.image_encoder._compiled_call_impl is not None
+    assert sam.network.image_encoder._compiled_call_impl is None
+
+
 def count_decoder_calls(sam, monkeypatch, capacity=10**6):
     """Batch sizes of the decoder calls; a call above `capacity` runs out of memory."""
     sizes, decode = [], sam._model.mask_decoder.forward
