@@ -31,8 +31,8 @@ WAIT = 0.25
 AT_ONCE = 16
 """Questions that a store is asked at a time."""
 LOCAL = ("file", "local")
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""Protocol -> the extra of ppt that brings its package."""
+PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+"""Of protocols, where it is known."""
 
 
 class PlaceError(ValueError):
@@ -294,7 +294,7 @@ def _remote(text: str) -> Remote:
     try:
         cast(Any, fsspec).get_filesystem_class(protocol)
     except ImportError as error:
-        remedy = f'pip install "ppt[{EXTRAS[protocol]}]"' if protocol in EXTRAS else str(error)
+        remedy = f"pip install {PACKAGES[protocol]}" if protocol in PACKAGES else str(error)
         raise PlaceError(f"{text}: its package is not installed: {remedy}") from error
     except ValueError as error:
         raise PlaceError(f"{text}: no protocol of that name is known ({error})") from error

@@ -39,7 +39,7 @@ def connect(settings: RayConfig) -> None:
             import ray
         except ImportError:
             raise ConfigError(
-                'engine: ray is not installed; pip install "ppt[ray]", or set engine=local'
+                'engine: ray is not installed; pip install "ray[train]", or set engine=local'
             ) from None
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

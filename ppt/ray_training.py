@@ -35,7 +35,7 @@ def train_together(
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError:
-        raise ConfigError('engine: Ray Train is not installed; pip install "ppt[ray]"') from None
+        raise ConfigError('engine: Ray Train is not installed; pip install "ray[train]"') from None
     share = {"CPU": settings.cores, "GPU": settings.gpus, "memory": settings.memory_gib * 2**30}
     trainer = TorchTrainer(
         work,

@@ -14,7 +14,7 @@ from fixtures.models import SLOW
 from fixtures.processes import ENVIRONMENT, RUNNER, Forks, snapshot
 from fixtures.stores import Proxy, Store, environment
 
-pytest.importorskip("s3fs", reason="stores that speak S3 need ppt[s3]")
+pytest.importorskip("s3fs", reason="stores that speak S3 need s3fs")
 pytest.importorskip("moto", reason="their tests need moto[server]")
 
 SETTINGS = [word for one in ("shard_size=2", "views.ask=[]") for word in ("--set", one)]

@@ -11,7 +11,7 @@ from fixtures.nodes import Nodes, environment, started, wait_for
 from fixtures.pictures import RGB, make_pictures
 from fixtures.processes import ENVIRONMENT, RUNNER, snapshot
 
-pytest.importorskip("ray", reason='needs ray: pip install "ppt[ray]"')
+pytest.importorskip("ray", reason='needs ray: pip install "ray[train]"')
 SMALL = ("--set", "shard_size=1", "--set", "threads=1", "--set", "views.ask=[]")
 BEFORE = ("records", "relevance")
 """The stages that masks read."""

@@ -15,7 +15,7 @@ def test_without_ray_the_engine_ray_says_how_to_get_it(command, whole, output, m
     monkeypatch.setitem(sys.modules, "ray", None)
     said = command(stage_of, *whole[1:], "--engine", "ray")
     assert said.code == 2
-    assert 'pip install "ppt[ray]"' in said.err
+    assert 'pip install "ray[train]"' in said.err
     assert not output.exists()
 
 

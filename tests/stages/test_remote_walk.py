@@ -18,7 +18,7 @@ from ppt.report import build_report
 from ppt.rle import encode
 from ppt.store import Artifact
 
-pytest.importorskip("s3fs", reason="stores that speak S3 need ppt[s3]")
+pytest.importorskip("s3fs", reason="stores that speak S3 need s3fs")
 pytest.importorskip("moto", reason="their tests need moto[server]")
 
 

@@ -8,7 +8,7 @@ from fixtures.nodes import Nodes, environment
 from fixtures.processes import RUNNER, snapshot
 from fixtures.walk import TINY, settings, walk
 
-pytest.importorskip("ray.train", reason='needs Ray Train: pip install "ppt[ray]"')
+pytest.importorskip("ray.train", reason='needs Ray Train: pip install "ray[train]"')
 pytestmark = pytest.mark.slow
 COMMON = ("device=cpu", "clip.size=null", "shard_size=2", "relevance.redundancy=none")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fixtures.peer"]
