@@ -179,7 +179,7 @@ def _refuse_foreign(folder: Path) -> None:
     shards = folder / "shards"
     ours = {"shards"} if shards.is_dir() and not any(shards.iterdir()) else set[str]()
     foreign = sorted({entry.name for entry in folder.iterdir()} - _BEFORE_MANIFEST - ours)
-    if foreign:
+    if foreign and not (folder / "manifest.json").exists():  # which another may have begun in the meantime
         raise ArtifactError(
             f"{folder}: not empty and no artifact (holds {foreign[0]!r}); choose another folder"
         )

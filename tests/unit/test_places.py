@@ -99,7 +99,7 @@ def test_a_protocol_whose_package_is_missing_says_how_to_get_it(monkeypatch):
         raise ImportError("Please install gcsfs")
 
     monkeypatch.setattr(fsspec, "get_filesystem_class", absent)
-    with pytest.raises(PlaceError, match=r'gs://b/run: its package .*: pip install gcsfs'):
+    with pytest.raises(PlaceError, match=r"gs://b/run: its package .*: pip install gcsfs"):
         place("gs://b/run")
     with pytest.raises(PlaceError, match="Please install gcsfs"):
         place("other://b/run")

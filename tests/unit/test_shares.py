@@ -1,6 +1,7 @@
 """Several processes write shares of one artifact at once: whoever comes when, the same bytes."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +72,19 @@ def test_processes_that_race_on_one_plan_leave_the_bytes_of_one(undisturbed, tmp
         Artifact.open(folder)
     assert finish(folder) == []
     assert snapshot(folder) == undisturbed
+
+
+def test_what_another_begins_at_the_same_moment_is_not_foreign(undisturbed, tmp_path, monkeypatch):
+    folder, listed = tmp_path / "masks", Path.iterdir
+    folder.mkdir()
+
+    def meanwhile(path):
+        if path == folder and not (folder / "manifest.json").exists():
+            shutil.copy(tmp_path / "undisturbed" / "manifest.json", folder)
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", meanwhile)
+    assert len(write_share(folder, 0, 2)) == 10
 
 
 def test_a_share_is_every_nth_shard_and_what_is_there_is_kept(undisturbed, tmp_path):
