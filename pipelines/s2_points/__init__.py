@@ -61,9 +61,10 @@ def _run(config: Config, output: Place, fresh: bool, name: str, peers: Peers) ->
     shop = Workshop(config, output, output / name, clip, sam, manifest.fingerprint, peers)
 
     def keep(shard: Shard, found: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
-        shard.write(*rows_and_tensors(*found))
+        # The shard last: where it is there, this is not done again.
         for sheet in sorted(shop.folder.glob("points_*.png"))[-1:]:
             write_atomic(shop.home / "preview.png", sheet.read_bytes())
+        shard.write(*rows_and_tensors(*found))
 
     plan = {SHARD: ["generator"]}
     return trained(peers, shop.home, manifest, plan, fresh, lambda: train_generator(shop), keep)
