@@ -82,7 +82,8 @@ def differing(server, undisturbed, tmp_path):
     return names
 
 
-@pytest.mark.parametrize("stage", ["records", pytest.param("run", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["records", "run"])
 def test_a_store_that_fails_now_and_then_costs_time_and_nothing_else(run, proxy, differing, stage):
     faults, every = [], itertools.cycle((True, False, False))
 

@@ -72,7 +72,11 @@ def wait_for_a_checkpoint(folder):
 
 
 @pytest.mark.parametrize(
-    ("stage", "number", "code"), [("segmenter", signal.SIGINT, 130), ("points", signal.SIGTERM, 143)]
+    ("stage", "number", "code"),
+    [
+        pytest.param("segmenter", signal.SIGINT, 130, marks=pytest.mark.slow),
+        ("points", signal.SIGTERM, 143),
+    ],
 )
 def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
     forks, untrained, tmp_path, stage, number, code

@@ -91,6 +91,7 @@ def test_an_ascii_locale_another_zone_a_strict_umask_and_no_home_have_no_say(usu
     assert {path.stat().st_mode & 0o077 for path in output.rglob("*")} == {0}
 
 
+@pytest.mark.slow
 def test_a_turkish_locale_a_clock_that_jumps_and_a_narrow_terminal_have_no_say(usual, tmp_path):
     """The clock goes backwards and forwards by years, between any two questions."""
     data, seen = usual

@@ -85,6 +85,7 @@ def test_what_to_compare_must_be_known(command, tmp_path):
     assert "expected points, segmenter, speed, train, networks, engine, got 'beauty'" in said.err
 
 
+@pytest.mark.slow
 def test_segmenters_stand_beside_the_labels_and_below_the_truth(models, pictures, tmp_path):
     wanted = (
         f"records.truth={pictures / 'truth.jsonl'}",

@@ -60,6 +60,7 @@ def expanded(wrapped, task):
     return said[0]
 
 
+@pytest.mark.slow
 def test_the_jobs_of_the_script_leave_the_bytes_of_one_run(forks, asked, tmp_path):
     log, alone, here = tmp_path / "log", tmp_path / "alone" / "run", tmp_path / "there" / "run"
     assert forks.run(log, *asked, "--output", alone).code == 0

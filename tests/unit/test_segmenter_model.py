@@ -255,6 +255,7 @@ def test_widths_that_do_not_divide_are_refused():
         replace(WHOLE, width=40)
 
 
+@pytest.mark.slow
 def test_eight_scenes_are_learned_by_heart():
     """Two discs an image, one of which is meant; the sentence's first word says whether the left one."""
     model = build()
