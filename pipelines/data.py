@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import stage
+from pipelines.exits import listed
 from ppt.config import Config
 from ppt.durable import write_atomic
 from ppt.records import images, sources
@@ -74,7 +75,7 @@ def _judged(found: sources.Sources, config: Config) -> Iterator[tuple[str, bool]
         yield f"{sum(refused.values())} rows are refused ({why}), the first: {first}", False
     names = dict.fromkeys(pair.image for pair in good)
     missing = [name for name, size in images.sizes(found.images, names).items() if size is None]
-    shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+    shown = listed(missing, LISTED)
     yield f"{len(names)} images, {len(missing)} missing{': ' if missing else ''}{shown}", not missing
     lengths = sorted(len(pair.text.split()) for pair in good)
     if lengths:

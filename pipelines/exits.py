@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -52,6 +53,11 @@ def tell(line: str, err: bool = False) -> None:
     """
     if err or speaks():
         typer.echo(shown(line), err=err)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first of them, and that there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def shown(text: str) -> str:

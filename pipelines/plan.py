@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 from pipelines.costs import HEIGHT, WIDTH, Costs, count
+from pipelines.exits import listed
 from ppt.backbones.clip import find_clip
 from ppt.backbones.cost import measured_rate
 from ppt.backbones.sam import find_sam
@@ -147,7 +148,7 @@ def _room(output: Place, kept: float) -> str:
 
 def _missing(config: Config, lost: list[str]) -> Iterator[str]:
     if lost:
-        shown = ", ".join(lost[:LISTED]) + (", ..." if len(lost) > LISTED else "")
+        shown = listed(lost, LISTED)
         yield f"missing     {len(lost)} images: {shown}"
     for name, find, section in (("clip", find_clip, config.clip), ("sam", find_sam, config.sam)):
         try:

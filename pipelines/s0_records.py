@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from tqdm import tqdm
 
 from pipelines import stage
+from pipelines.exits import listed
 from ppt import times
 from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
@@ -133,11 +134,7 @@ def _other_images(folder: Place, chosen: Sequence[Row], contents: dict[str, str 
         "added": sorted(now.keys() - known.keys()),
         "removed": sorted(known.keys() - now.keys()),
     }
-    return [f"images {kind}: {len(some)} ({_listed(some)})" for kind, some in kinds.items() if some]
-
-
-def _listed(images: Sequence[str]) -> str:
-    return ", ".join(images[:LISTED]) + (", ..." if len(images) > LISTED else "")
+    return [f"images {kind}: {len(some)} ({listed(some, LISTED)})" for kind, some in kinds.items() if some]
 
 
 def _identity(files: Sequence[Place]) -> str:
@@ -159,9 +156,10 @@ def _without_leaks(
     teaching = {*config.generator.splits, *config.segmenter.splits}
     leaked = sources.leaks(rows, chosen, contents, teaching)
     if leaked and not config.records.drop_leaks:
+        shown = listed(sorted(leaked), LISTED)
         raise PairsError(
             f"pairs: {len(leaked)} images are taught about (splits {sorted(teaching)}) and evaluated on: "
-            f"{_listed(sorted(leaked))}; leave their teaching pairs out with --drop-leaks, or mend the splits"
+            f"{shown}; leave their teaching pairs out with --drop-leaks, or mend the splits"
         )
     return sources.without(chosen, leaked)
 

@@ -11,6 +11,7 @@ of files takes for a bad file: the run stops and can be resumed.
 import errno
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,10 +94,18 @@ class Remote:
 
     def read_bytes(self) -> bytes:
         """All of the object: as many bytes as the store says that it has."""
-        return self._tried("reading", self._read)
+        found = self.read_within(sys.maxsize)
+        assert found is not None  # nothing has more
+        return found
 
-    def _read(self, store: Any) -> bytes:
+    def read_within(self, most: int) -> bytes | None:
+        """All of the object; None, and nothing is fetched, where it has more bytes than `most`."""
+        return self._tried("reading", lambda store: self._read(store, most))
+
+    def _read(self, store: Any, most: int) -> bytes | None:
         stated = self._info(store)["size"]
+        if stated > most:
+            return None
         # Asked for a range it is one request; of a whole object some stores ask for the size once more.
         data = store.cat_file(str(self), start=0, end=stated) if stated else b""
         if len(data) != stated:

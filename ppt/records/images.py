@@ -223,9 +223,10 @@ def _opened(root: Place, image: str, policy: ImagePolicy) -> Iterator[io.Buffere
 def _fetched(root: Remote, image: str, max_pixels: int) -> bytes:
     try:
         found, most = root / image, _PIXEL * max_pixels + _HEADER
-        if found.size() > most:
+        content = found.read_within(most)  # one question, of which every stage asks many
+        if content is None:
             raise ImageError("too_large", f"{image} has {found.size()} bytes, more than an image may: {most}")
-        return found.read_bytes()
+        return content
     except ImageError:
         raise
     except FileNotFoundError as error:

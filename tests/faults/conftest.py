@@ -1,14 +1,11 @@
 """`ppt` as a person calls it, in this process, with the stand-in models."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fixtures.pictures import read_rows, write_rows
-from fixtures.processes import Ended
-
-from pipelines import cli
+from fixtures.processes import Ended, called
 
 
 @pytest.fixture
@@ -18,13 +15,7 @@ def ppt(models, monkeypatch, capsys, tmp_path) -> Callable[..., Ended]:
     monkeypatch.delenv("PPT_TRACEBACK", raising=False)
 
     def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["ppt", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return Ended(code, "".join(capsys.readouterr()))
+        return Ended(called(monkeypatch, arguments), "".join(capsys.readouterr()))
 
     return call
 

@@ -36,25 +36,22 @@ def undisturbed(forks, tmp_path, command):
     return lasting(tmp_path / "undisturbed" / "run")
 
 
-def test_a_thousand_kills_of_the_whole_walk(tmp_path):
-    kills = int(os.environ.get("PPT_TESTS_KILLS", 1000))
-    files = make_scenes(tmp_path / "pictures")
-    command = ["run", "custom", *files, *told((*SMALL, *TINY, "shard_size=2")), "--output"]
-    with Forks(TRAINING) as forks:
-        wanted = undisturbed(forks, tmp_path, command)
+def survives(folder, runner, command, kills):
+    with Forks(runner) as forks:
+        wanted = undisturbed(forks, folder, command)
         assert {"points/index.json", "segmenter/index.json", "report.html"} <= wanted.keys()
-        toll = kill_and_resume(forks, tmp_path, command, wanted, kills, SEED)
+        toll = kill_and_resume(forks, folder, command, wanted, kills, SEED)
     print(toll.told())
     assert toll.kills == kills
+
+
+def test_a_thousand_kills_of_the_whole_walk(tmp_path):
+    files = make_scenes(tmp_path / "pictures")
+    command = ["run", "custom", *files, *told((*SMALL, *TINY, "shard_size=2")), "--output"]
+    survives(tmp_path, TRAINING, command, int(os.environ.get("PPT_TESTS_KILLS", 1000)))
 
 
 def test_a_hundred_kills_of_the_demo_with_real_models(tmp_path):
-    kills = int(os.environ.get("PPT_TESTS_KILLS_DEMO", 100))
     files = ["--pairs", DEMO / "pairs.jsonl", "--truth", DEMO / "truth.jsonl"]
     command = ["run", "demo", *files, "--limit", "24", *told(BRIEF), "--output"]
-    with Forks(REAL) as forks:
-        wanted = undisturbed(forks, tmp_path, command)
-        assert {"points/index.json", "segmenter/index.json", "report.html"} <= wanted.keys()
-        toll = kill_and_resume(forks, tmp_path, command, wanted, kills, SEED)
-    print(toll.told())
-    assert toll.kills == kills
+    survives(tmp_path, REAL, command, int(os.environ.get("PPT_TESTS_KILLS_DEMO", 100)))

@@ -2,13 +2,11 @@
 stages read and leave.
 """
 
-import sys
 from dataclasses import dataclass
 
 import pytest
 from fixtures.pictures import read_rows, write_rows
-
-from pipelines import cli
+from fixtures.processes import called
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,7 @@ def command(models, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path / "here")
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ppt", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return Said(code, *capsys.readouterr())
+        return Said(called(monkeypatch, arguments), *capsys.readouterr())
 
     return call
 

@@ -138,17 +138,7 @@ def test_a_crash_while_sweeping_leaves_no_index_over_damage(made: Path):
 
 # --- damage
 
-damages = {
-    "truncated": lambda data: data[:-1],
-    "zero-filled": lambda data: bytes(len(data)),
-    "emptied": lambda data: b"",
-    "flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
-    "removed": None,
-}
-
-
-@pytest.mark.parametrize("damage", damages)
-@pytest.mark.parametrize(
+redone_alone = pytest.mark.parametrize(
     ("name", "redone"),
     [
         ("shards/00000.jsonl", ["00000"]),
@@ -159,6 +149,19 @@ damages = {
         ("config.yaml", []),
     ],
 )
+"""Each file of an artifact, and the shards that are made again where it is damaged."""
+
+damages = {
+    "truncated": lambda data: data[:-1],
+    "zero-filled": lambda data: bytes(len(data)),
+    "emptied": lambda data: b"",
+    "flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "removed": None,
+}
+
+
+@pytest.mark.parametrize("damage", damages)
+@redone_alone
 def test_damage_is_seen_and_only_that_shard_redone(made: Path, name: str, redone: list[str], damage: str):
     whole, change = snapshot(made), damages[damage]
     if change:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from test_store import ITEMS, MANIFEST, make, snapshot
+from test_store import ITEMS, MANIFEST, make, redone_alone, snapshot
 
 from ppt import places
 from ppt.places import place
@@ -111,17 +111,7 @@ def test_a_run_that_was_killed_goes_on_with_what_it_finds_by_name(folder, writte
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:], None]
 )
-@pytest.mark.parametrize(
-    ("name", "redone"),
-    [
-        ("shards/00000.jsonl", ["00000"]),
-        ("shards/00000.safetensors", ["00000"]),
-        ("shards/00001.done.json", ["00001"]),
-        ("failures.jsonl", []),
-        ("index.json", []),
-        ("config.yaml", []),
-    ],
-)
+@redone_alone
 def test_damage_is_seen_and_only_that_shard_redone(made, name, redone, damage):
     whole = contents()
     if damage:
