@@ -155,9 +155,11 @@ def labels(
 
     settings = _config(config, [*overrides, *division(shards, engine, address)], pairs, truth, None)
     folder = destination(output, settings)
-    changed = [s4_labels.take_review(place(review), folder)] if review and speaks() else []
-    changed += [s4_labels.take_quality(place(believe), folder)] if believe and speaks() else []
-    summary = STAGES["labels"](settings, folder, fresh or any(changed))
+    if review and speaks():
+        s4_labels.take_review(place(review), folder)
+    if believe and speaks():
+        s4_labels.take_quality(place(believe), folder)
+    summary = STAGES["labels"](settings, folder, fresh)
     tell(summary.line())
     leave(summary.skipped, 1 if shards else summary.items)
 

@@ -9,9 +9,11 @@ run, those that failed included.
 """
 
 import functools
+import secrets
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,7 +22,7 @@ from pipelines.exits import listed
 from ppt import times
 from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
-from ppt.durable import ensure, identity, json_lines
+from ppt.durable import ensure, identity, json_lines, sealed, sealed_object
 from ppt.manifest import Manifest
 from ppt.places import Place, each
 from ppt.records import images, pairs, plan, sources
@@ -28,7 +30,7 @@ from ppt.records import truth as truths
 from ppt.records.images import ImageError, ImagePolicy
 from ppt.records.pairs import PairsError, RawRow, Row
 from ppt.shard import Failure, Shard
-from ppt.store import Artifact, ArtifactError, StaleArtifact, Writer, begin, refuse_unwritable
+from ppt.store import PLAN, Artifact, ArtifactError, StaleArtifact, begin, refuse_unwritable
 from ppt.types import Record
 
 STAGE = "records"
@@ -69,7 +71,10 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     root, policy = found.images, stage.image_policy(config)
     contents = _contents(root, policy, chosen)
     chosen = _without_leaks(rows, chosen, contents, config)
-    shards = plan.shards(chosen, contents, config.shard_size)
+    folder = output / STAGE
+    former = {} if fresh else sealed_object(folder / PLAN) or {}
+    kept = former["shards"] if former.get("shard_size") == config.shard_size else {}
+    shards = plan.shards(chosen, contents, config.shard_size, kept)
     manifest = Manifest(
         STAGE,
         schema_version=2,
@@ -80,13 +85,20 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     )
     names = plan.names(chosen)
     planned = {key: [names[row.where] for row in group] for key, group in shards.items()}
-    with _begun(config, output / STAGE, manifest, planned, fresh, chosen, contents) as writer:
+    unreadable = [names[row.where] for row in chosen if not (row.pair and contents[row.pair.image])]
+    remembered = {"shard_size": config.shard_size, "shards": planned, "unreadable": unreadable}
+    _refuse_other_data(folder, former, remembered)
+    changes = "" if fresh else _changes(folder, manifest, chosen, contents)
+    parts = {key: fingerprint([_told(row, contents) for row in group]) for key, group in shards.items()}
+    with stage.begun(config, folder, manifest, planned, parts, fresh) as writer:
+        ensure(folder / PLAN, sealed(remembered), secrets.token_hex(4))  # others of a share write it, too
         if config.share is None:
             for name in (stage.SOURCE, times.FILE_NAME):  # left by a run that was killed
                 (output / f"{name}.tmp").unlink(missing_ok=True)
             stage.remember_source(output, {"images": str(root.resolve())})
         make = functools.partial(Context, root, policy, shards, contents)
         artifact, summary = stage.fill(writer, shard_of_records, make, config)
+        summary = replace(summary, note="; ".join(filter(None, [changes, summary.note])))
         if artifact is None:
             return summary
         if not (artifact.folder / "preview.png").exists():
@@ -98,43 +110,58 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     return replace(summary, skipped=summary.skipped + refused.skipped, reasons={**summary.reasons, **reasons})
 
 
-def _begun(
-    config: Config,
-    folder: Place,
-    manifest: Manifest,
-    planned: dict[str, list[str]],
-    fresh: bool,
-    chosen: Sequence[Row],
-    contents: dict[str, str | None],
-) -> Writer:
-    """The writer of the artifact; a refusal also says which images are others than they were."""
-    try:
-        return stage.begun(config, folder, manifest, planned, fresh)
-    except StaleArtifact as error:
-        raise StaleArtifact("\n  ".join([str(error), *_other_images(folder, chosen, contents)])) from None
+def _refuse_other_data(folder: Place, former: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises StaleArtifact where most of what could be read is gone: then a folder that is in use was given
+    other data, or the images have gone out of reach.
+    """
+    before, there = _readable(former), _readable(now)
+    gone = len(before - there)
+    if 2 * gone > len(before):
+        raise StaleArtifact(
+            f"{folder}: of the {len(before)} pairs that it was made of, {gone} are gone or their images"
+            " cannot be read; bring them back, choose another folder for other data, or pass --fresh to start"
+            " over"
+        )
 
 
-def _other_images(folder: Place, chosen: Sequence[Row], contents: dict[str, str | None]) -> list[str]:
-    """What became of the images since the records in `folder`, a line a kind; those that failed then are
+def _readable(remembered: Mapping[str, Any]) -> set[str]:
+    names = {name for shard in remembered.get("shards", {}).values() for name in shard}
+    return names.difference(remembered.get("unreadable", ()))
+
+
+def _changes(
+    folder: Place, manifest: Manifest, chosen: Sequence[Row], contents: dict[str, str | None]
+) -> str:
+    """What became of images and pairs since the records in `folder`, for people; those that failed then are
     left out.
     """
     try:
         before = Artifact.open(folder)
-        known = {row["image"]: row["sha256"] for row in before.rows()}
+        if before.manifest == manifest:
+            return ""
+        rows = list(before.rows())
     except ArtifactError:
-        return []
-    names, failed = plan.names(chosen), {failure.id for failure in before.failures()}
-    now = {
-        row.pair.image: sha256
-        for row in chosen
-        if row.pair and names[row.where] not in failed and (sha256 := contents[row.pair.image]) is not None
-    }
+        return ""
+    images = {row["image"]: row["sha256"] for row in rows}
+    failed = {failure.id for failure in before.failures()}
+    pairs = [row.pair for row in chosen if row.pair and row.id not in failed]
+    now = {pair.image: sha256 for pair in pairs if (sha256 := contents[pair.image]) is not None}
     kinds = {
-        "changed": [image for image, sha256 in now.items() if known.get(image, sha256) != sha256],
-        "added": sorted(now.keys() - known.keys()),
-        "removed": sorted(known.keys() - now.keys()),
+        "images changed": [image for image, sha256 in now.items() if images.get(image, sha256) != sha256],
+        "images added": sorted(now.keys() - images.keys()),
+        "images removed": sorted(images.keys() - now.keys()),
     }
-    return [f"images {kind}: {len(some)} ({listed(some, LISTED)})" for kind, some in kinds.items() if some]
+    named = [f"{kind}: {len(some)} ({listed(some, LISTED)})" for kind, some in kinds.items() if some]
+    ids, ids_now = {row["id"] for row in rows}, {pair.id for pair in pairs}
+    counts = {"pairs added": len(ids_now - ids), "pairs removed": len(ids - ids_now)}
+    return "; ".join([*named, *(f"{kind}: {count}" for kind, count in counts.items() if count)])
+
+
+def _told(row: Row, contents: dict[str, str | None]) -> list[Any]:
+    """What the records say of a row; where it stands is no part of that but for one without a pair."""
+    if row.pair is None:
+        return [row.where, row.id, row.error, row.message]
+    return [asdict(row.pair), contents[row.pair.image]]
 
 
 def _identity(files: Sequence[Place]) -> str:
@@ -237,7 +264,9 @@ def _lock_away(
         seed=config.seed,
     )
     items = [truth.id for truth in found] + [row.where for row in refused]
-    with begin(records.folder.parent / TRUTH, manifest, {"00000": items}, fresh) as writer:
+    planned = {"00000": items}
+    parts = stage.parts(planned, *manifest.inputs.values())
+    with begin(records.folder.parent / TRUTH, manifest, planned, fresh, parts) as writer:
         for shard in writer.missing:
             shard.write(kept, None, failures)
         artifact = writer.finish()

@@ -34,21 +34,21 @@ PREVIEWED = 12
 
 def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     """Make DIR/masks complete. Raises StaleArtifact, WeightsError and the other errors of what it reads."""
-    relevance = Artifact.open(output / "relevance")
-    inputs = {"records": Artifact.open(output / "records").fingerprint, "relevance": relevance.fingerprint}
-    if config.points.method == "generator":
-        inputs["points"] = Artifact.open(output / "points").fingerprint
+    records, relevance = (Artifact.open(output / name) for name in ("records", "relevance"))
+    asked = ["points"] if config.points.method == "generator" else []
+    generator = {name: Artifact.open(output / name).fingerprint for name in asked}
     sam = open_sam_door(config, output)
     manifest = Manifest(
         STAGE,
         schema_version=3,
         config=config.sections("points", "sam", "masks"),
-        inputs=inputs,
+        inputs={"records": records.fingerprint, "relevance": relevance.fingerprint, **generator},
         weights={"sam": sam.weights_sha256},
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in relevance.rows(key)] for key in relevance.keys}
-    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+    parts = stage.parts(plan, records, relevance, *generator.values())
+    with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
         make = functools.partial(context, config, output, sam if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_masks, make, config)
         if artifact is None:

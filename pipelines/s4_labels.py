@@ -5,8 +5,9 @@
 Reads DIR/masks and, where there is one, DIR/review.jsonl, what a person decided, and DIR/believed.jsonl, the
 quality by which the labels are to teach in place of their own weights. Writes DIR/labels and, joined and
 sorted by id, DIR/labels/labels.jsonl:
-{"id","image","text","segmentation","scores","weight","reasons"}, and "review" where a person decided. Once
-one of those files has changed, labels are made anew with --fresh alone.
+{"id","image","text","segmentation","scores","weight","reasons","of"}, and "review" where a person decided;
+`of` names the masks that were to choose from (`ppt.review.about`). Once
+one of those files has changed, the labels that it is about are made anew.
 """
 
 import functools
@@ -18,12 +19,12 @@ from dataclasses import dataclass, replace
 from pipelines import stage
 from ppt import labels
 from ppt.attempts import attempted
-from ppt.config import Config
+from ppt.config import Config, fingerprint
 from ppt.durable import ensure, json_lines, write_atomic
 from ppt.manifest import Manifest
 from ppt.places import Place
 from ppt.quality import BELIEVED, QualityError, read_weights
-from ppt.review import FILE_NAME, Decision, ReviewError, read_review, reviewed
+from ppt.review import FILE_NAME, Decision, ReviewError, about, read_review, reviewed
 from ppt.rle import Rle, from_json
 from ppt.shard import Failure, Shard
 from ppt.store import Artifact
@@ -42,7 +43,7 @@ class Context:
     config: Config
     masks: Artifact
     decisions: dict[str, Decision]
-    weights: dict[str, float]
+    weights: dict[str, tuple[str, float]]
 
 
 def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
@@ -50,7 +51,8 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     errors of what it reads.
     """
     masks = Artifact.open(output / "masks")
-    inputs, decisions, weights = {"masks": masks.fingerprint}, dict[str, Decision](), dict[str, float]()
+    inputs, decisions = {"masks": masks.fingerprint}, dict[str, Decision]()
+    weights: dict[str, tuple[str, float]] = {}
     if (review := output / FILE_NAME).exists():
         data = review.read_bytes()  # once: `ppt review serve` may be adding to it
         with _naming(review):
@@ -59,18 +61,20 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     if (believed := output / BELIEVED).exists():
         data = believed.read_bytes()
         with _naming(believed):
-            weights = read_weights(data, masks.fingerprint)
+            weights = read_weights(data)
         inputs["believed"] = hashlib.sha256(data).hexdigest()
     manifest = Manifest(
         STAGE,
-        schema_version=3,
+        schema_version=4,
         config=config.sections("labels"),
         inputs=inputs,
         weights={},
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in masks.rows(key)] for key in masks.keys}
-    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+    said = {key: [[repr(decisions.get(id)), weights.get(id)] for id in ids] for key, ids in plan.items()}
+    parts = {key: fingerprint(part, said[key]) for key, part in stage.parts(plan, masks).items()}
+    with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
         make = functools.partial(context, config, output, decisions, weights)
         artifact, summary = stage.fill(writer, shard_of_labels, make, config)
         if artifact is None:
@@ -97,7 +101,10 @@ def take_quality(quality: Place, output: Place) -> bool:
     """
     data = quality.read_bytes()
     with _naming(quality):
-        read_weights(data, Artifact.open(output / "masks").fingerprint)
+        judged = read_weights(data)
+        rows = Artifact.open(output / "masks").rows()
+        if not any(judged.get(row["id"], ("",))[0] == about(row) for row in rows):
+            raise QualityError("is the quality of other masks than those there are now")
     return _kept(data, output / BELIEVED)
 
 
@@ -109,7 +116,7 @@ def _kept(data: bytes, path: Place) -> bool:
 
 
 def context(
-    config: Config, output: Place, decisions: dict[str, Decision], weights: dict[str, float]
+    config: Config, output: Place, decisions: dict[str, Decision], weights: dict[str, tuple[str, float]]
 ) -> Context:
     """The context of one process."""
     return Context(config, Artifact.open(output / "masks"), decisions, weights)
@@ -159,11 +166,13 @@ def shard_of_labels(context: Context, shard: Shard) -> None:
             row["id"], row["image"], row["text"], mask, scores, reasons,
             config.labels.min_stability, config.labels.min_agreement,
         )  # fmt: skip
-        if row["id"] in context.weights:
-            made = labels.believed(made, context.weights[row["id"]])
+        made = replace(made, of=about(row))
+        of, weight = context.weights.get(row["id"], ("", 0.0))
+        if of == made.of:
+            made = labels.believed(made, weight)
         if row["id"] in context.decisions:
             size = row["height"], row["width"]
-            made = reviewed(made, context.decisions[row["id"]], offered, size, masks.fingerprint)
+            made = reviewed(made, context.decisions[row["id"]], offered, size)
         made = _beside_others(made, offered)
         by_image.setdefault(row["image"], []).append(made)
     rows = []

@@ -53,7 +53,8 @@ def run(config: Config, output: Place, fresh: bool = False, weights: Place | Non
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
-    with stage.begun(config, output / STAGE, manifest, plan, fresh) as writer:
+    parts = stage.parts(plan, records, segmenter.fingerprint)
+    with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
         make = functools.partial(context, config, output, folder, reader if config.in_process else None)
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
         if artifact is None:

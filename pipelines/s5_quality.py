@@ -27,8 +27,8 @@ from ppt.store import Artifact, StaleArtifact, begin
 from ppt.types import PseudoLabel
 
 STAGE = "quality"
-SCORED = 3
-"""Schema of the labels from which on they tell of a rival and of the edge."""
+SCORED = 4
+"""Schema of the labels from which on they tell of a rival, of the edge, and of what they were chosen from."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
         stage.must_be_of(labels, others["views"])
     if labels.manifest.schema_version < SCORED:
         raise StaleArtifact(f"{labels.folder}: lacks scores that quality asks for; run `ppt labels --fresh`")
-    inputs, of = {"labels": labels, **others}, labels.manifest.inputs["masks"][:16]
+    inputs = {"labels": labels, **others}
     manifest = Manifest(
         STAGE,
         schema_version=2,
@@ -58,14 +58,15 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
         seed=config.seed,
     )
     plan = {key: [row["id"] for row in labels.rows(key)] for key in labels.keys}
-    with begin(output / STAGE, manifest, plan, fresh) as writer:
+    parts = stage.parts(plan, *manifest.inputs.values())
+    with begin(output / STAGE, manifest, plan, fresh, parts) as writer:
         missing = list(writer.missing)
         if missing:
             told = _told(labels, others)
             worth = _judged(told)
         for shard in missing:
             labelled = map(PseudoLabel.from_json, labels.rows(shard.key))
-            shard.write([{**_row(label, told, worth, config), "of": of} for label in labelled])
+            shard.write([{**_row(label, told, worth, config), "of": label.of} for label in labelled])
         artifact = writer.finish()
         rows = sorted(artifact.rows(), key=lambda row: (row["quality"], row["id"]))
         ensure(artifact.folder / "quality.jsonl", json_lines(rows))

@@ -99,12 +99,10 @@ def run(config: Config, output: Place, fresh: bool = False) -> Evaluation:
     records, truth = Artifact.open(output / "records"), Artifact.open(output / "truth")
     masks, labels = Artifact.open(output / "masks"), Artifact.open(output / "labels")
     if truth.manifest.inputs["records"] != records.fingerprint:
-        raise StaleArtifact(
-            f"{truth.folder}: belongs to other records; run `ppt records --fresh` with records.truth"
-        )
+        raise StaleArtifact(f"{truth.folder}: belongs to other records; run `ppt records` with records.truth")
     segmenter, predictions = (_made(output / name) for name in ("segmenter", "predictions"))
     quality = stage.quality_of(output, labels)
-    _check_of_one_run(labels, segmenter, predictions)
+    _check_of_one_run(config, labels, segmenter, predictions)
     samples = s6_samples.of_labels(truth, records, masks, labels)
     conventions = s6_samples.standing(config, records)
     if conventions.unit == "first_sentence":
@@ -127,7 +125,9 @@ def run(config: Config, output: Place, fresh: bool = False) -> Evaluation:
         seed=config.seed,
     )
     told = conventions.line()
-    with begin(output / STAGE, manifest, {"00000": [sample.id for sample in samples]}, fresh) as writer:
+    plan = {"00000": [sample.id for sample in samples]}
+    parts = stage.parts(plan, *manifest.inputs.values())
+    with begin(output / STAGE, manifest, plan, fresh, parts) as writer:
         scores = [metrics.score(sample, conventions) for sample in samples]
         rows = [score.to_json() for score in scores]
         refused = len(truth.failures())
@@ -158,17 +158,22 @@ def _made(folder: Place) -> Artifact | None:
     return Artifact.open(folder) if (folder / "index.json").exists() else None
 
 
-def _check_of_one_run(labels: Artifact, segmenter: Artifact | None, predictions: Artifact | None) -> None:
-    """Raises StaleArtifact where a segmenter was taught by other labels, or another one was asked."""
-    if segmenter is not None and segmenter.manifest.inputs["labels"] != labels.fingerprint:
+def _check_of_one_run(
+    config: Config, labels: Artifact, segmenter: Artifact | None, predictions: Artifact | None
+) -> None:
+    """Raises StaleArtifact where a segmenter was taught by other labels and is not to be kept, or another one
+    was asked.
+    """
+    taught_by = segmenter and segmenter.manifest.inputs["labels"]
+    if segmenter is not None and taught_by != labels.fingerprint and not config.keep_trained:
         raise StaleArtifact(
             f"{segmenter.folder}: was taught by other labels; run `ppt segmenter --fresh` and"
-            " `ppt predictions --fresh`, or remove both folders"
+            " `ppt predictions`, keep it with `--set keep_trained=true`, or remove both folders"
         )
     asked = predictions and predictions.manifest.inputs["segmenter"]
     if segmenter is not None and asked not in (None, segmenter.fingerprint):
         raise StaleArtifact(
-            f"{segmenter.folder}: is not the one whose predictions there are; run `ppt predictions --fresh`"
+            f"{segmenter.folder}: is not the one whose predictions there are; run `ppt predictions`"
         )
 
 

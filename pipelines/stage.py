@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from ppt import attempts, ray_actors, rle
-from ppt.config import Config, ConfigError
+from ppt.config import Config, ConfigError, fingerprint
 from ppt.durable import ensure, json_lines, json_object, write_atomic
 from ppt.engine import Crew, run_shards
 from ppt.manifest import Manifest
@@ -56,17 +56,31 @@ class Summary:
         return f"{told}; {self.note}" if self.note else told
 
 
+def parts(plan: Mapping[str, Sequence[str]], *inputs: Artifact | str) -> dict[str, str]:
+    """Shard key -> fingerprint of what it is made of: its shard of each artifact, and all of what else there
+    is.
+    """
+    return {
+        key: fingerprint([one if isinstance(one, str) else one.part(key) for one in inputs]) for key in plan
+    }
+
+
 def begun(
-    config: Config, folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+    config: Config,
+    folder: Place,
+    manifest: Manifest,
+    plan: Mapping[str, Sequence[str]],
+    parts: Mapping[str, str],
+    fresh: bool = False,
 ) -> Writer:
     """The writer of the artifact in `folder`, or of the share of it that the config says. Raises as `begin`,
     and ConfigError where a share should begin afresh: others may be writing theirs.
     """
     if config.share is None:
-        return begin(folder, manifest, plan, fresh)
+        return begin(folder, manifest, plan, fresh, parts)
     if fresh:
         raise ConfigError(f"share: cannot begin afresh what others write, too; remove {folder} before")
-    return begin_share(folder, manifest, plan, config.share)
+    return begin_share(folder, manifest, plan, config.share, parts)
 
 
 def fill(
@@ -254,7 +268,7 @@ def quality_of(output: Place, labels: Artifact) -> Artifact | None:
 def must_be_of(labels: Artifact, made: Artifact) -> None:
     """Raises StaleArtifact where what was `made` of labels is of others than these."""
     if made.manifest.inputs["labels"] != labels.fingerprint:
-        raise StaleArtifact(f"{made.folder}: is of other labels; run `ppt {made.manifest.stage} --fresh`")
+        raise StaleArtifact(f"{made.folder}: is of other labels; run `ppt {made.manifest.stage}`")
 
 
 def leave_masks(

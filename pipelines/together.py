@@ -17,11 +17,11 @@ from pipelines import stage
 from ppt import ray_training
 from ppt.backbones.weights import resolve_device
 from ppt.config import Config, ConfigError
-from ppt.manifest import Manifest
+from ppt.manifest import Manifest, difference
 from ppt.peers import Peers, joined
 from ppt.places import Place, remove_folder
 from ppt.shard import Shard
-from ppt.store import Artifact, begin, clear
+from ppt.store import Artifact, ArtifactError, StaleArtifact, begin, clear
 
 T = TypeVar("T")
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
@@ -94,15 +94,26 @@ def by_the_first(run: Callable[[Config, Place, bool], T], config: Config, output
         return told
 
 
-def made(peers: Peers, config: Config, make: Callable[[Config], Artifact | None]) -> Artifact | None:
-    """What `make` leaves in a folder, or None where that is nothing; every process makes its share of it."""
+def made(
+    peers: Peers, config: Config, folder: Place, make: Callable[[Config], Artifact | None]
+) -> Artifact | None:
+    """What `make` leaves in `folder`, or None where that is nothing; every process makes its share of it.
+    What is there of another recipe is started over: it is of a training that was started over, too.
+    """
+    mine = config if peers.count == 1 else _of_one(config, peers)
+    try:
+        found, stale = make(mine), 0
+    except StaleArtifact:
+        found, stale = None, 1
+    if peers.total(stale):  # of none before all have seen it
+        peers.told(clear(folder) if peers.first else None)
+        found = make(mine)
     if peers.count == 1:
-        return make(config)
-    make(_of_one(config, peers))
+        return found
     peers.told(None)
     found = make(config) if peers.first else None
-    folder = peers.told(found.folder if found else None)
-    return found or (Artifact.open(folder) if folder else None)
+    left = peers.told(found.folder if found else None)
+    return found or (Artifact.open(left) if left else None)
 
 
 def trained(
@@ -113,16 +124,25 @@ def trained(
     fresh: bool,
     learn: Callable[[], T],
     keep: Callable[[Shard, T], object],
+    keep_trained: bool,
 ) -> stage.Summary:
     """Make `folder` complete by a training that all take part in, `learn`; the first process then leaves what
     was learned in a shard, `keep`. `fresh` also removes `folder`/training, from which a training resumes.
+    With `keep_trained` what is complete stays, though it learned from other inputs.
+
+    Raises StaleArtifact as `begin`.
     """
     if not peers.first:
         if peers.told(False):
             learn()
         peers.told(None)
         return stage.summary(Artifact.open(folder), made=0)
-    with begin(folder, manifest, plan, fresh) as writer:
+    other = None if fresh else _taught_by_others(folder, manifest)
+    if other is not None and not keep_trained:
+        remedy = "--fresh trains anew, --set keep_trained=true goes on with what it knows. What differs:"
+        changes = difference(other, manifest)
+        raise StaleArtifact("\n  ".join([f"{folder}: has learned from other inputs; {remedy}", *changes]))
+    with begin(folder, other or manifest, plan, fresh) as writer:
         peers.told(bool(writer.missing))
         for shard in writer.missing:
             if fresh:
@@ -130,7 +150,16 @@ def trained(
             keep(shard, learn())
         summary = stage.summary(writer.finish(), made=len(writer.missing))
     peers.told(None)
-    return summary
+    return replace(summary, note="kept, though it has learned from other inputs") if other else summary
+
+
+def _taught_by_others(folder: Place, manifest: Manifest) -> Manifest | None:
+    """The recipe of what is complete there, where it differs from this one in its inputs alone."""
+    try:
+        stored = Artifact.open(folder).manifest
+    except ArtifactError:
+        return None
+    return stored if stored != manifest and replace(stored, inputs=manifest.inputs) == manifest else None
 
 
 def _of_one(config: Config, peers: Peers) -> Config:

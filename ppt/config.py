@@ -58,6 +58,7 @@ class Config(Section):
     share: tuple[Annotated[int, Field(ge=0)], Count] | None = None
     # of what SAM makes of images, kept in DIR/embeddings for later stages; the folder may be deleted
     embeddings_gib: Annotated[float, Field(ge=0)] = 0.0
+    keep_trained: bool = False  # whether what was trained on other inputs stays in use
     with_segmenter: bool = False  # whether `ppt run` trains one on the labels
     records: RecordsConfig = RecordsConfig()
     clip: ClipConfig = ClipConfig()

@@ -66,14 +66,14 @@ def write_atomic(path: Place, data: bytes, writer: str = "") -> None:
         raise
 
 
-def ensure(path: Place, data: bytes) -> None:
-    """Write the file unless these are already its bytes."""
+def ensure(path: Place, data: bytes, writer: str = "") -> None:
+    """Write the file, as `write_atomic` does, unless these are already its bytes."""
     try:
         known = read_bytes(path) == data
     except FileNotFoundError:
         known = False
     if not known:
-        write_atomic(path, data)
+        write_atomic(path, data, writer)
 
 
 def read_bytes(path: Place) -> bytes:

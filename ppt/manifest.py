@@ -33,6 +33,10 @@ class Manifest:
     def fingerprint(self) -> str:
         return fingerprint(self.to_json())
 
+    def recipe(self, part: str) -> str:
+        """Of one shard: all of this, but of the inputs only the part that the shard is made of."""
+        return fingerprint({**self.to_json(), "inputs": part})
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -134,25 +134,22 @@ def reasons(
     return tuple(found)
 
 
-def read_weights(data: bytes, of: str) -> dict[str, float]:
-    """quality.jsonl -> id -> the weight that a label teaches by: its quality, and 0 in the band drop.
-
-    of: fingerprint of the masks that are there now. Raises QualityError for lines that are none, and for the
-    quality of other masks.
+def read_weights(data: bytes) -> dict[str, tuple[str, float]]:
+    """quality.jsonl -> id -> of which label it is, as that label's `of` says, and the weight that it teaches
+    by: its quality, and 0 in the band drop. Raises QualityError for lines that are none.
     """
-    found: dict[str, float] = {}
+    found: dict[str, tuple[str, float]] = {}
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             id, worth, band, about = (row[name] for name in ("id", "quality", "band", "of"))
-            fits = isinstance(id, str) and band in BANDS and isinstance(about, str) and 0 <= worth <= 1
+            named = all(isinstance(name, str) and name for name in (id, about))
+            fits = named and band in BANDS and 0 <= worth <= 1
         except (ValueError, TypeError, KeyError, RecursionError):
             fits, id, worth, band, about = False, "", 0.0, "drop", ""
         if not fits:
             raise QualityError(f"line {number}: expected a row of quality.jsonl (got {line[:80]!r})")
-        if not about or not of.startswith(about):
-            raise QualityError(f"line {number}: is the quality of other masks than those there are now")
-        found[id] = 0.0 if band == "drop" else float(worth)
+        found[id] = about, 0.0 if band == "drop" else float(worth)
     return found

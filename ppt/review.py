@@ -5,9 +5,8 @@ One line a decision, the last line of an id wins:
     {"id", "decision", "candidate", "segmentation", "note", "who", "when", "of"}
 
 `decision` is one of `DECISIONS`. `candidate` counts from 0 and goes with "candidate", `segmentation` is COCO
-RLE and goes with "mask". `of` names the masks that were looked at, by the first digits of their artifact's
-fingerprint; a decision about others than those there are now says nothing of these. All but id and decision
-may be left out.
+RLE and goes with "mask". `of` names what was to choose from, as a label's does; a decision about other masks
+than those there are now says nothing of these. All but id and decision may be left out.
 """
 
 import json
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from ppt import rle
+from ppt.config import fingerprint
 from ppt.rle import Rle, RleError
 from ppt.types import PseudoLabel
 
@@ -49,6 +49,13 @@ class Decision:
     def told(self) -> dict[str, str]:
         """What a label says of its review."""
         return {"decision": self.decision, "who": self.who, "when": self.when, "note": self.note}
+
+
+def about(masks: Mapping[str, Any]) -> str:
+    """What there is to choose from for a pair, by its row of the masks: the same where nothing in it is
+    another.
+    """
+    return fingerprint(masks)[:16]
 
 
 def read_review(data: bytes) -> dict[str, Decision]:
@@ -97,15 +104,14 @@ def reviewed(
     decision: Decision,
     candidates: Sequence[tuple[Rle, Mapping[str, float]]],
     size: tuple[int, int],
-    of: str,
 ) -> PseudoLabel:
     """The label as a person wants it: what is kept, picked or drawn has weight 1, what is dropped 0.
 
-    candidates: mask and scores of each that SAM offered. size: (height, width) of the image. of: fingerprint
-    of the masks. A decision that does not fit, as one about other masks, changes nothing and is told in
-    `reasons`, as "review_passed_over:..."; what a person decided is told in `review`.
+    candidates: mask and scores of each that SAM offered. size: (height, width) of the image. A decision that
+    does not fit, as one about other masks, changes nothing and is told in `reasons`, as
+    "review_passed_over:..."; what a person decided is told in `review`.
     """
-    wrong = _misfit(label, decision, len(candidates), size, of)
+    wrong = _misfit(label, decision, len(candidates), size)
     if wrong:
         return replace(label, reasons=(*label.reasons, f"review_passed_over:{wrong}"))
     told = replace(label, review=decision.told(), reasons=(*label.reasons, f"reviewed:{decision.decision}"))
@@ -124,9 +130,9 @@ def reviewed(
             return told
 
 
-def _misfit(label: PseudoLabel, decision: Decision, offered: int, size: tuple[int, int], of: str) -> str:
+def _misfit(label: PseudoLabel, decision: Decision, offered: int, size: tuple[int, int]) -> str:
     """Why a decision does not fit; "" where it does."""
-    if decision.of and not of.startswith(decision.of):
+    if decision.of and decision.of != label.of:
         return "it is about other masks than those there are now"
     if decision.decision == "keep" and label.segmentation is None:
         return "there is no mask to keep"

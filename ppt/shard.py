@@ -30,7 +30,7 @@ class Shard:
     """One shard to be made. Small and picklable, so that any process can write it."""
 
     folder: Place
-    manifest: str  # fingerprint: a shard of another recipe does not count
+    recipe: str  # of this shard: one that was made by another does not count
     key: str
     items: tuple[str, ...]
     seconds: float = 0.0  # that one item may take, where a worker process makes it; 0: any
@@ -58,7 +58,7 @@ class Shard:
         for name, data in payloads.items():
             write_atomic(self.folder / "shards" / name, data, writer)
         done = {
-            "manifest": self.manifest,
+            "recipe": self.recipe,
             "items": list(self.items),
             "files": {name: identity(data) for name, data in payloads.items()},
             "failures": [asdict(failure) for failure in failures],
@@ -72,7 +72,7 @@ class Shard:
     def done(self) -> dict[str, Any] | None:
         """The shard's marker, where it is of this recipe, for these items; None otherwise."""
         done = sealed_object(self._marker)
-        if done is None or done.get("manifest") != self.manifest or done.get("items") != list(self.items):
+        if done is None or done.get("recipe") != self.recipe or done.get("items") != list(self.items):
             return None
         return done
 

@@ -226,7 +226,8 @@ class PseudoLabel:
     """The mask chosen for a pair, how much to trust it (`weight` in [0, 1]), and why.
 
     `segmentation` is None, and then `weight` is 0, when there is no mask to train on. `scores` are finite.
-    `review`: what a person decided, who and when; None where nobody did.
+    `review`: what a person decided, who and when; None where nobody did. `of`: what there was to choose from,
+    as `ppt.review.about` has it; "" where that is not known.
     """
 
     id: str
@@ -237,6 +238,7 @@ class PseudoLabel:
     weight: float
     reasons: tuple[str, ...] = ()
     review: Mapping[str, str] | None = None
+    of: str = ""
 
     def __post_init__(self) -> None:
         _check_unit(f"label {self.id!r}: weight", self.weight)
@@ -249,9 +251,8 @@ class PseudoLabel:
     def to_json(self) -> dict[str, Any]:
         segmentation = self.segmentation and self.segmentation.to_json()
         row = {**asdict(self), "segmentation": segmentation, "reasons": list(self.reasons)}
-        if self.review is None:
-            row.pop("review")
-        return row
+        unknown = ("review",) * (self.review is None) + ("of",) * (not self.of)
+        return {name: value for name, value in row.items() if name not in unknown}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "PseudoLabel":

@@ -67,4 +67,6 @@ def _run(config: Config, output: Place, fresh: bool, name: str, peers: Peers) ->
         shard.write(*rows_and_tensors(*found))
 
     plan = {SHARD: ["generator"]}
-    return trained(peers, shop.home, manifest, plan, fresh, lambda: train_generator(shop), keep)
+    return trained(
+        peers, shop.home, manifest, plan, fresh, lambda: train_generator(shop), keep, config.keep_trained
+    )

@@ -77,7 +77,8 @@ def make(config: Config, output: Place, lessons: Artifact, clip: Clip, sam: SamM
     size = config.shard_size
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
     here = (clip, sam) if config.in_process else None
-    with stage.begun(config, output / STAGE / NAME, manifest, plan) as writer:
+    parts = stage.parts(plan, *manifest.inputs.values())
+    with stage.begun(config, output / STAGE / NAME, manifest, plan, parts) as writer:
         make_context = functools.partial(_context, config, output, rows, here)
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
         if artifact is None:

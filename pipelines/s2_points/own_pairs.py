@@ -97,7 +97,9 @@ def make(
         ]
         for key in there
     }
-    with stage.begun(config, folder, manifest, {k: ids for k, ids in plan.items() if ids}) as writer:
+    plan = {key: ids for key, ids in plan.items() if ids}
+    parts = stage.parts(plan, records, relevance)
+    with stage.begun(config, folder, manifest, plan, parts) as writer:
         artifact, _ = stage.fill(writer, shard_of_lessons, make_context, config)
         if artifact is None:
             return None

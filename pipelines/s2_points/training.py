@@ -245,6 +245,7 @@ def _first_sources(shop: Workshop) -> tuple[dict[Source, LessonSource | None], R
     singles = made(
         shop.peers,
         config,
+        folder,
         lambda mine: own_pairs.make(mine, shop.output, folder, "object_centric", peak, shop.sam, "peak"),
     )
     if singles is None or not any(row["confidence"] > 0 for row in singles.rows()):
@@ -263,7 +264,10 @@ def _first_sources(shop: Workshop) -> tuple[dict[Source, LessonSource | None], R
     if "mosaic" not in wanted:
         return found, None
     several = made(
-        shop.peers, config, lambda mine: mosaics.make(mine, shop.output, singles, shop.clip, shop.sam)
+        shop.peers,
+        config,
+        shop.output / STAGE / mosaics.NAME,
+        lambda mine: mosaics.make(mine, shop.output, singles, shop.clip, shop.sam),
     )
     if several is None:
         return found, None
@@ -289,6 +293,7 @@ def _referring(shop: Workshop, number: int, sizes: dict[str, Any], weights: Plac
     lessons = made(
         shop.peers,
         shop.config,
+        folder,
         lambda mine: own_pairs.make(mine, shop.output, folder, "referring", prompter, shop.sam, teacher),
     )
     assert lessons is not None

@@ -106,7 +106,8 @@ def _run(config: Config, output: Place, fresh: bool, name: str, labels: str, pee
         _preview(folder.parent, Reader(clip, segmenter, size, sam), config, output, lessons)
         shard.write(*rows_and_tensors(segmenter, size))
 
-    return trained(peers, output / name, manifest, {SHARD: ["segmenter"]}, fresh, learned, keep)
+    plan = {SHARD: ["segmenter"]}
+    return trained(peers, output / name, manifest, plan, fresh, learned, keep, config.keep_trained)
 
 
 def _check_pointing(config: Config) -> None:

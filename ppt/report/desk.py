@@ -47,7 +47,7 @@ class Desk:
     """
 
     def __init__(self, run: Run, images_root: Place | None, journal: Journal, ask: Ask | None) -> None:
-        if not run.of:
+        if not run.reviewable:
             raise ReportError(
                 f"{run.folder} holds no finished masks and labels, so there is nothing to review"
             )
@@ -85,7 +85,7 @@ class Desk:
         decision = self._checked(row)
         with self._writing:
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            decision |= {"when": now, "of": self._journal.of}
+            decision |= {"when": now, "of": self._journal.of.get(decision["id"], "")}
             self._journal.append(decision)
         return decision
 

@@ -30,6 +30,9 @@ STAGES = (
     "evaluate",
 )
 
+TRAINED = ("points", "segmenter")
+"""Stages that may go on with what they have learned, whatever changes."""
+
 
 class ReportError(ValueError):
     """A folder that holds no run to report on; the text says what is missing and what to do."""
@@ -81,6 +84,7 @@ class Item:
     outcome: str = ""
     doubts: tuple[str, ...] = ()
     labelled: bool = False
+    of: str = ""
     scores: dict[str, float] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
@@ -130,12 +134,14 @@ class Run:
     times: dict[str, float] = field(default_factory=dict)
 
     @property
-    def of(self) -> str:
-        """What a decision on a label is about: the masks that were to choose from, by the first digits of
-        their fingerprint. "" where there is nothing yet to decide on.
-        """
-        ready = "labels" in self.stages and "masks" in self.stages
-        return self.stages["masks"].fingerprint[:16] if ready else ""
+    def reviewable(self) -> bool:
+        """Whether there are labels to decide on, and masks to choose from."""
+        return "labels" in self.stages and "masks" in self.stages
+
+    @property
+    def of(self) -> dict[str, str]:
+        """Id -> what a decision on its label is about."""
+        return {item.id: item.of for item in self.items}
 
     @property
     def stranded(self) -> tuple[Failure, ...]:
@@ -147,8 +153,25 @@ class Run:
         """Stages that were made from another version of one they read than the one that lies there now."""
         return [
             f"“{name}” was made from another “{source}” than the one that is here now; run it again."
-            for name, stage in self.stages.items()
-            for source, known in stage.manifest.inputs.items()
+            for name in self.stages
+            for source in self._others(name)
+            if name not in TRAINED
+        ]
+
+    def kept(self) -> list[str]:
+        """Stages that were trained on another version of what they learn from, and have been kept."""
+        return [
+            f"“{name}” has learned from other “{source}” than those that are here now."
+            for name in TRAINED
+            for source in self._others(name)
+        ]
+
+    def _others(self, name: str) -> list[str]:
+        """What a stage reads of which another version lies here now."""
+        inputs = self.stages[name].manifest.inputs if name in self.stages else {}
+        return [
+            source
+            for source, known in inputs.items()
             if source != name  # the stage `truth` reads a file of that name
             and source in self.stages
             and self.stages[source].fingerprint != known
@@ -246,7 +269,8 @@ def _joined(stages: Mapping[str, Artifact], failures: Sequence[Failure]) -> Iter
         if id in labels:
             made = {name: labels[id][name] for name in ("weight", "scores")}
             labelled = labels[id]["segmentation"] is not None
-            item = replace(item, **made, reasons=tuple(labels[id]["reasons"]), labelled=labelled)
+            told_of = {"reasons": tuple(labels[id]["reasons"]), "of": labels[id].get("of", "")}
+            item = replace(item, **made, **told_of, labelled=labelled)
         if id in judged:
             own = judged[id]
             doubts = tuple(own["reasons"]) if item.labelled else ()

@@ -13,8 +13,8 @@ from ppt.report.cards import status
 from ppt.report.gather import Item
 
 COLUMNS = (
-    "id", "words", "split", "source", "kind", "place", "status", "band", "outcome", "worth", "weight", "iou",
-    "surprise", "area", "pixels", "told", "kinds", "nearness",
+    "id", "of", "words", "split", "source", "kind", "place", "status", "band", "outcome", "worth", "weight",
+    "iou", "surprise", "area", "pixels", "told", "kinds", "nearness",
 )  # fmt: skip
 """What a row holds; `told` and `kinds` are numbers of strings, which many items share."""
 _CHOICES = {
@@ -61,6 +61,7 @@ def _row(item: Item, numbers: dict[str, int]) -> list[Any]:
     told = [*words.sentences((*item.doubts, *item.reasons)), *item.failures, *map(words.plain, record.flags)]
     return [
         pair.id,
+        item.of,
         [pair.text, pair.id, pair.image],
         *(_choice(item, key) for key in ("split", "source", "kind", "place", "status", "band", "outcome")),
         -1 if worth is None else _short(worth),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from ppt.review import FILE_NAME
 class Journal:
     """The one writer of `folder`/review.jsonl. Use it in a `with` block.
 
-    of: what the decisions are about; lines about something else stay in the file and are not `last`. last:
-    id -> its last decision.
+    of: id -> what a decision on it is about; lines about something else stay in the file and are not `last`.
+    last: id -> its last decision.
     """
 
-    def __init__(self, folder: Path, of: str) -> None:
+    def __init__(self, folder: Path, of: Mapping[str, str]) -> None:
         self.path = folder / FILE_NAME
         self.of = of
         self.last: dict[str, dict[str, Any]] = {}
@@ -79,8 +80,9 @@ class Journal:
                 continue
             try:
                 row = json.loads(line)
-                if row.get("of") == self.of:
-                    self.last[str(row["id"])] = row
+                id = str(row["id"])
+                if id in self.of and row.get("of") == self.of[id]:
+                    self.last[id] = row
             except (ValueError, KeyError, AttributeError):
                 raise ReportError(f"{self.path}, line {number}: no decision; mend or move the file") from None
 

@@ -96,7 +96,7 @@ def render(
     sidecars.finish()
     facts = {
         **index(run.items),
-        "of": run.of,
+        "reviewable": run.reviewable,
         "live": live,
         "edition": sidecars.edition,
         "files": sidecars.folder.name,
@@ -113,7 +113,7 @@ def render(
         learned=overview.learned(run),
         provenance=overview.provenance(run),
         stranded=overview.stranded(run),
-        notices=[*run.mixtures(), *([] if images_root else [_NO_IMAGES])],
+        notices=[*run.mixtures(), *run.kept(), *([] if images_root else [_NO_IMAGES])],
         shown=_shown(run, len(inside), sidecars.folder.name),
         filters=filters(run.items),
         trusted=_trusted(run),
@@ -121,7 +121,7 @@ def render(
         has_area=any("area" in item.scores for item in run.items),
         has_truth="truth" in run.stages and not run.mixtures(),
         has_predictions="predictions" in run.stages,
-        reviewable=bool(run.of),
+        reviewable=run.reviewable,
         live=live,
         cards=cards,
         photos=within,
@@ -136,7 +136,7 @@ def _cards(run: Run, items: Sequence[Item], first: int, photos: Photos) -> Itera
     """The cards of `items`, of which the first has that rank."""
     for rank, item in enumerate(with_pictures(run, items), start=first):
         number, problem = photos.number(item.record)
-        yield card(item, rank, number, problem, bool(run.of))
+        yield card(item, rank, number, problem, run.reviewable)
 
 
 def _edition(run: Run, limit: int, table: dict[str, Any] | None) -> str:

@@ -19,9 +19,10 @@ Reading: `Artifact.open`.
 """
 
 from ppt.store.reading import Artifact, ArtifactError, BusyArtifact, DamagedArtifact, StaleArtifact
-from ppt.store.writing import Writer, begin, begin_share, clear, refuse_unwritable
+from ppt.store.writing import PLAN, Writer, begin, begin_share, clear, refuse_unwritable
 
 __all__ = [
+    "PLAN",
     "Artifact",
     "ArtifactError",
     "BusyArtifact",

@@ -52,7 +52,7 @@ class Artifact:
         artifact = cls(folder, manifest, index)
         if manifest.fingerprint != index["manifest"]:
             raise ArtifactError(
-                f"{folder}: index.json and manifest.json are of different runs; run its stage --fresh"
+                f"{folder}: index.json and manifest.json are of different runs; run its stage again"
             )
         for path, known in () if isinstance(folder, Remote) else artifact._files():
             found = size(path) if path.exists() else 0
@@ -73,6 +73,10 @@ class Artifact:
     def items(self, key: str) -> tuple[str, ...]:
         """The items that the shard was planned for, failed ones included."""
         return tuple(self.index["shards"][key]["items"])
+
+    def part(self, key: str) -> str:
+        """Fingerprint of one shard's rows and tensors."""
+        return fingerprint(self.index["shards"][key]["files"])
 
     def rows(self, *keys: str) -> Iterator[dict[str, Any]]:
         """The rows of the given shards (none given: of all), in order, one shard in memory at a time."""

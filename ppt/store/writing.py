@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from ppt.places import Place, Remote, each
 from ppt.shard import Shard
 from ppt.store.reading import Artifact, ArtifactError, BusyArtifact, StaleArtifact, stored_manifest
 
-_OWN_NAMES = ("failures.jsonl", "preview.png", "config.yaml", "manifest.json")
+PLAN = "plan.json"
+"""Of a stage that remembers its plan; it goes when the artifact is started over."""
+_OWN_NAMES = ("failures.jsonl", "preview.png", PLAN, "config.yaml", "manifest.json")
 _BEFORE_MANIFEST = {locks.NAME, "manifest.json.tmp"}
 PATIENCE = 60.0  # seconds that whoever begins a share waits for others that begin theirs
 _KEY = re.compile(r"\d{5,}")
@@ -63,28 +66,33 @@ class Writer:
 
 
 def begin(
-    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], fresh: bool = False
+    folder: Place,
+    manifest: Manifest,
+    plan: Mapping[str, Sequence[str]],
+    fresh: bool = False,
+    parts: Mapping[str, str] | None = None,
 ) -> Writer:
     """Take the folder's lock, on a disk, and find out what is left to do.
 
     plan: shard key -> its items, in order. Shards of the same recipe that are whole and planned alike are
-    kept; others are removed. `fresh` starts over. Raises BusyArtifact, StaleArtifact, or ArtifactError when
-    the folder is not empty and no artifact of ours.
+    kept; others are removed. parts: shard key -> fingerprint of the part of the inputs that it is made of;
+    where these are given, other inputs are taken in, and only what depends on them is made anew. `fresh`
+    starts over. Raises BusyArtifact, StaleArtifact, or ArtifactError when the folder is not empty and no
+    artifact of ours.
     """
     for key in plan:
         assert _KEY.fullmatch(key), f"a shard's key is five digits or more, got {key!r}"
     lock = _locked(folder)
     try:
         if not fresh:
-            _refuse_stale(folder, manifest)
+            _take_in(folder, manifest, parts)
         if not isinstance(folder, Remote):
             for leftover in (*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")):
                 leftover.unlink()
         if fresh:
             _clear(folder)
         _leave_recipe(folder, manifest)
-        shards = [Shard(folder, manifest.fingerprint, key, tuple(items)) for key, items in plan.items()]
-        writer = Writer(folder, manifest, shards, lock)
+        writer = Writer(folder, manifest, _shards(folder, manifest, plan, parts), lock)
         if isinstance(folder, Remote):
             _sweep_named(writer, folder)
         else:
@@ -113,7 +121,11 @@ def _unwritable(folder: Path, reason: str) -> ArtifactError:
 
 
 def begin_share(
-    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], share: tuple[int, int]
+    folder: Place,
+    manifest: Manifest,
+    plan: Mapping[str, Sequence[str]],
+    share: tuple[int, int],
+    parts: Mapping[str, str] | None = None,
 ) -> Writer:
     """Find out what is left to do of a share of the plan: with (3, 16) of every 16th shard from number 3,
     counted from 0. The others may be written at the same time, from any machine, and so may the same.
@@ -123,14 +135,13 @@ def begin_share(
     """
     number, count = share
     with _locked(folder, begins_share=True):
-        _refuse_stale(folder, manifest)
+        _take_in(folder, manifest, parts)
         _leave_recipe(folder, manifest)
         own = ExitStack()
         if not isinstance(folder, Remote):
             own.callback(locks.share(folder).release)
-    mine = sorted(plan, key=int)[number::count]
-    shards = [Shard(folder, manifest.fingerprint, key, tuple(plan[key])) for key in mine]
-    writer = Writer(folder, manifest, shards, own)
+    mine = {key: plan[key] for key in sorted(plan, key=int)[number::count]}
+    writer = Writer(folder, manifest, _shards(folder, manifest, mine, parts), own)
     if writer.missing:
         (folder / "index.json").unlink(missing_ok=True)  # what it promises is about to change
     return writer
@@ -140,6 +151,15 @@ def clear(folder: Place) -> None:
     """Remove the artifact, if there is one. Raises BusyArtifact, or ArtifactError where it is not ours."""
     with _locked(folder):
         _clear(folder)
+
+
+def _shards(
+    folder: Place, manifest: Manifest, plan: Mapping[str, Sequence[str]], parts: Mapping[str, str] | None
+) -> list[Shard]:
+    def recipe(key: str) -> str:
+        return manifest.fingerprint if parts is None else manifest.recipe(parts[key])
+
+    return [Shard(folder, recipe(key), key, tuple(items)) for key, items in plan.items()]
 
 
 def _locked(folder: Place, begins_share: bool = False) -> ExitStack:
@@ -185,32 +205,43 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_stale(folder: Place, manifest: Manifest) -> None:
+def _take_in(folder: Place, manifest: Manifest, parts: Mapping[str, str] | None) -> None:
+    """Raises StaleArtifact where the folder's recipe is another; other inputs alone are taken in where parts
+    of them are known, and what all shards were joined to goes.
+    """
     if not (folder / "manifest.json").exists():
         return
     remedy = "pass --fresh to start over, or choose another folder"
     stored = stored_manifest(folder)
     if stored is None:
         raise StaleArtifact(f"{folder}: manifest.json is damaged, or of another version of ppt; {remedy}")
-    changes = difference(stored, manifest)
+    changes = difference(stored if parts is None else replace(stored, inputs=manifest.inputs), manifest)
     if changes:
         raise StaleArtifact(
             "\n  ".join([f"{folder}: made by another recipe; {remedy}. What differs:", *changes])
         )
+    if stored != manifest:
+        _disjoin(folder)
 
 
 def _clear(folder: Place) -> None:
     """Remove the artifact and nothing else; index first and manifest last, so no step leaves a lie."""
     (folder / "index.json").unlink(missing_ok=True)
     failpoint("while_clearing")
+    _disjoin(folder)
     attempts.forget(folder)
     for path in sorted((folder / "shards").iterdir()):
         path.unlink()
-    joined = sorted(path for path in folder.glob("*.json*") if path.name not in _OWN_NAMES)
-    for path in (
-        *joined,
-        *(folder / name for name in _OWN_NAMES),
-    ):  # joined: what a stage makes of its shards
+    for name in _OWN_NAMES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _disjoin(folder: Place) -> None:
+    """Remove what was made of all shards together, the index first; that of a store stays, to sweep by."""
+    if not isinstance(folder, Remote):
+        (folder / "index.json").unlink(missing_ok=True)
+    joined = sorted(path for path in folder.glob("*.json*") if path.name not in (*_OWN_NAMES, "index.json"))
+    for path in (*joined, folder / "preview.png"):
         path.unlink(missing_ok=True)
 
 

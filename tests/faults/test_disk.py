@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.pictures import read_rows, write_rows
 from fixtures.processes import snapshot
 from PIL import Image
 
@@ -313,26 +312,6 @@ def test_another_version_of_the_code_or_config_is_refused_with_what_differs(ppt,
     assert "\n  masks.max_area: 0.9 -> 0.5\n" in refused.printed
     assert ppt(*whole, output, "--fresh").code == 0
     assert snapshot(output) == undisturbed
-
-
-def test_images_that_were_changed_added_or_removed_are_named(ppt, whole, pictures, output, tmp_path):
-    assert ppt(*whole, output).code == 0
-    pairs = read_rows(pictures / "pairs.jsonl")
-    Image.fromarray(np.full((48, 64, 3), 9, np.uint8)).save(pictures / "new.png")
-    Image.fromarray(np.full((48, 64, 3), 7, np.uint8)).save(pictures / "b.png")
-    (pictures / "c.png").unlink()
-    write_rows(pictures / "pairs.jsonl", [*pairs, {"id": "new", "image": "new.png", "text": "the red disc"}])
-    before = snapshot(output)
-    refused = ppt(*whole, output)
-    assert refused.code == 2
-    assert (
-        "\n  images changed: 1 (b.png)\n  images added: 1 (new.png)\n  images removed: 1 (c.png)\n"
-        in refused.printed
-    )
-    assert snapshot(output) == before
-    made = ppt(*whole, output, "--fresh")
-    assert (made.code, ppt(*whole, tmp_path / "anew" / "run").code) == (3, 3), "c.png is missing"
-    assert snapshot(output) == snapshot(tmp_path / "anew" / "run")
 
 
 def test_images_that_change_or_vanish_after_the_records_are_reported_and_kept_out(

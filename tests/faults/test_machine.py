@@ -17,6 +17,7 @@ from ppt.config import fingerprint
 from ppt.manifest import Manifest
 from ppt.shard import Failure, shard_plan
 from ppt.store import Artifact, ArtifactError, StaleArtifact, begin
+from ppt.store.reading import stored_manifest
 
 IN_MEMORY = Path("/dev/shm")
 """Where a flush costs nothing: here processes are killed, and no power is cut."""
@@ -40,8 +41,10 @@ def rows_of(items, setting):
 
 
 def make(folder, items, setting, fresh=False):
-    """The stub of a stage, two items a shard."""
-    with begin(folder, manifest_of(items, setting), shard_plan(list(items), 2), fresh) as writer:
+    """The stub of a stage, two items a shard, which takes in other items and refuses other settings."""
+    plan = shard_plan(list(items), 2)
+    parts = {key: fingerprint([items[id] for id in own]) for key, own in plan.items()}
+    with begin(folder, manifest_of(items, setting), plan, fresh, parts) as writer:
         for shard in writer.missing:
             own = {id: items[id] for id in shard.items}
             rows = rows_of(own, setting)
@@ -74,14 +77,18 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def resume(self):
-        """Where that is refused, nothing was touched."""
+        """Where that is refused, nothing was touched; it is refused for other settings alone."""
         self.note()
+        manifest = stored_manifest(self.folder)
+        same = manifest is None or manifest.config == manifest_of(self.items, self.setting).config
         before = snapshot(self.folder) if self.folder.exists() else {}
         try:
             make(self.folder, self.items, self.setting)
         except StaleArtifact:
             assert snapshot(self.folder) == before
+            assert manifest is None or not same
             return
+        assert same
         self.as_from_nothing()
 
     @rule()

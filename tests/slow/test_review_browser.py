@@ -10,6 +10,7 @@ from fixtures.report_run import make_run, plain_scenes
 
 from ppt import rle
 from ppt.report import build_report
+from ppt.report.gather import read_run
 from ppt.store import Artifact
 
 pytestmark = pytest.mark.browser
@@ -134,13 +135,18 @@ def test_what_is_saved_is_one_line_a_decision(browser, report, run, tmp_path):
         f"{note}.value = 'a “tail” only'; {note}.dispatchEvent(new Event('change', {{bubbles: true}}))"
     )
     rows = saved(browser, tmp_path)
-    of = Artifact.open(run / "masks").fingerprint[:16]
+    of = read_run(run).of
     assert [row["decision"] for row in rows] == ["keep", "drop", "candidate"]
     assert [row["candidate"] for row in rows] == [None, None, 0]
     assert [row["note"] for row in rows] == ["", "a “tail” only", ""]
     for row in rows:
         assert sorted(row) == sorted(NAMES)
-        assert (row["who"], row["of"], row["segmentation"], row["points"]) == ("Ada", of, None, None)
+        assert (row["who"], row["of"], row["segmentation"], row["points"]) == (
+            "Ada",
+            of[row["id"]],
+            None,
+            None,
+        )
         time.strptime(row["when"], "%Y-%m-%dT%H:%M:%SZ")
     assert browser.complaints() == []
 
@@ -160,15 +166,15 @@ def test_marks_outlive_the_tab_and_are_of_this_run_alone(browser, report, tmp_pa
 
 def test_a_review_is_read_back_and_what_does_not_belong_is_told(browser, report, run, tmp_path):
     browser.open(report)
-    of, ids = Artifact.open(run / "masks").fingerprint[:16], [id_of(browser, n) for n in (1, 2, 3)]
-    plain = dict.fromkeys(NAMES, None) | {"note": "", "who": "Bo", "when": "2026-01-02T03:04:05Z", "of": of}
+    of, ids = read_run(run).of, [id_of(browser, n) for n in (1, 2, 3)]
+    plain = dict.fromkeys(NAMES, None) | {"note": "", "who": "Bo", "when": "2026-01-02T03:04:05Z"}
     rows = [
-        plain | {"id": ids[0], "decision": "keep"},
-        plain | {"id": ids[0], "decision": "drop"},
-        plain | {"id": ids[1], "decision": "candidate", "candidate": 1},
+        plain | {"id": ids[0], "of": of[ids[0]], "decision": "keep"},
+        plain | {"id": ids[0], "of": of[ids[0]], "decision": "drop"},
+        plain | {"id": ids[1], "of": of[ids[1]], "decision": "candidate", "candidate": 1},
         plain | {"id": ids[2], "decision": "keep", "of": "0" * 16},
         plain | {"id": "nobody", "decision": "keep"},
-        plain | {"id": ids[2], "decision": "<b>explode</b>"},
+        plain | {"id": ids[2], "of": of[ids[2]], "decision": "<b>explode</b>"},
     ]
     (tmp_path / "old.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + "{broken\n")
     hand(browser, tmp_path / "old.jsonl")

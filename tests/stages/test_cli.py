@@ -237,13 +237,16 @@ def test_another_recipe_stops_and_shows_the_difference_and_fresh_starts_over(com
     assert snapshot(tmp_path / "out") == before
 
 
-def test_changed_data_is_another_recipe(command, pictures, whole, tmp_path):
+def test_changed_data_is_taken_in(command, pictures, whole, tmp_path):
     command(*whole)
     with open(pictures / "pairs.jsonl", "a") as file:
         file.write('{"id": "new", "image": "c.png", "text": "green"}\n')
     said = command(*whole)
-    assert said.code == 2
-    assert "inputs.pairs" in said.err
+    assert said.code == 0
+    assert "pairs added: 1" in said.out
+    command(*whole[:-1], tmp_path / "anew")
+    labels = "labels/labels.jsonl"
+    assert (tmp_path / "out" / labels).read_bytes() == (tmp_path / "anew" / labels).read_bytes()
 
 
 def test_a_folder_of_something_else_is_left_alone(command, pictures, tmp_path):

@@ -332,7 +332,7 @@ def test_the_quality_is_the_score_and_gives_the_bands(export, run, pictures):
     assert marker["inputs"]["quality"] == Artifact.open(run / "quality").fingerprint
     walk(settings(pictures, "labels.min_agreement=1"), run, "labels", first="labels", fresh=True)
     export("png", code=2)
-    assert "ppt quality --fresh" in export.said.err
+    assert "is of other labels; run `ppt quality`" in export.said.err
 
 
 def test_the_card_says_what_a_person_looked_at(export, run, pictures):

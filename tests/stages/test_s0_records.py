@@ -167,18 +167,17 @@ def test_truth_follows_the_split_and_bad_masks_are_told(data, tmp_path):
     assert summary.reasons["truth:bad_mask"] == summary.reasons["truth:unknown_id"] == 1
 
 
-def test_a_changed_image_or_pairs_file_is_refused_until_fresh(data, tmp_path):
-    s0_records.run(config(data), tmp_path / "out")
+def test_a_changed_image_or_pairs_file_is_taken_in(data, tmp_path):
+    s0_records.run(config(data, shard_size=1), tmp_path / "out")
     Image.new("RGB", (8, 6), "green").save(data / "blue.png")
-    with pytest.raises(StaleArtifact, match=r"inputs\.images"):
-        s0_records.run(config(data), tmp_path / "out")
+    summary = s0_records.run(config(data, shard_size=1), tmp_path / "out")
+    assert (summary.made, summary.kept, summary.note) == (1, 3, "images changed: 1 (blue.png)")
     with pytest.raises(StaleArtifact, match=r"records\.exif: 'ignore' -> 'transpose'"):
         s0_records.run(config(data, exif="transpose"), tmp_path / "out")
     with open(data / "pairs.jsonl", "a", encoding="utf-8") as file:
         file.write('\n{"id": "g", "image": "blue.png", "text": "now green"}\n')
-    with pytest.raises(StaleArtifact, match=r"inputs\.pairs"):
-        s0_records.run(config(data), tmp_path / "out")
-    s0_records.run(config(data), tmp_path / "out", fresh=True)
+    summary = s0_records.run(config(data, shard_size=1), tmp_path / "out")
+    assert (summary.made, summary.kept, summary.note) == (1, 3, "pairs added: 1")
     assert "g" in {record.pair.id for record in records(tmp_path / "out")}
 
 

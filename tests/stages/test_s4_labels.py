@@ -44,7 +44,7 @@ def test_labels_jsonl_is_as_the_contract_says(models, pictures, output):
     assert len(found) == 7
     records = rows(output, "records")
     for row in found:
-        assert set(row) == {"id", "image", "text", "segmentation", "scores", "weight", "reasons"}
+        assert set(row) == {"id", "image", "text", "segmentation", "scores", "weight", "reasons", "of"}
         assert (row["image"], row["text"]) == (records[row["id"]]["image"], records[row["id"]]["text"])
         assert 0 <= row["weight"] <= 1
         assert all(isinstance(reason, str) for reason in row["reasons"])

@@ -57,16 +57,15 @@ def test_it_resumes_and_is_of_these_labels(models, pictures, output):
     with pytest.raises(StaleArtifact, match="keep"):
         walk(settings(pictures, "quality.keep=0.9"), output, "quality", first="quality")
     walk(settings(pictures, "labels.min_agreement=1"), output, "labels", first="labels", fresh=True)
-    walk(settings(pictures), output, "views", first="views", fresh=True)
-    with pytest.raises(StaleArtifact, match="labels"):
-        walk(settings(pictures), output, "quality", first="quality")
+    walk(settings(pictures), output, "views", first="views")
+    assert walk(settings(pictures), output, "quality", first="quality").made == 2
 
 
 def test_views_of_other_labels_are_refused(models, pictures, output):
     walk(settings(pictures), output, "views")
     other = settings(pictures, "labels.min_agreement=1")
     walk(other, output, "labels", first="labels", fresh=True)
-    with pytest.raises(StaleArtifact, match="ppt views --fresh"):
+    with pytest.raises(StaleArtifact, match="run `ppt views`"):
         walk(other, output, "quality", first="quality")
 
 
@@ -98,7 +97,7 @@ def test_evaluation_refuses_the_quality_of_other_labels(models, pictures, output
     walk(config, output, "quality")
     other = settings(pictures, "labels.min_agreement=1", truth=True)
     walk(other, output, "labels", first="labels", fresh=True)
-    with pytest.raises(StaleArtifact, match="ppt quality --fresh"):
+    with pytest.raises(StaleArtifact, match="run `ppt quality`"):
         walk(other, output, "evaluate", first="evaluate")
 
 

@@ -129,7 +129,7 @@ def test_a_decision_is_written_with_the_time_and_what_it_is_about(desk, output):
     desk.decide(PLAIN | {"id": "0001-1", "decision": "candidate", "candidate": 2, "note": "“sharper”"})
     first, second = rows(output)
     assert first.pop("when").endswith("Z")
-    assert first == PLAIN | {"id": "0001-0", "decision": "keep", "of": read_run(output).of}
+    assert first == PLAIN | {"id": "0001-0", "decision": "keep", "of": read_run(output).of["0001-0"]}
     assert (second["candidate"], second["note"]) == (2, "“sharper”")
     told = datetime.strptime(second["when"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)
@@ -224,14 +224,14 @@ def test_an_image_that_is_gone_is_told(desk, sam):
 def test_what_was_decided_before_is_known_again_and_kept(output):
     of = read_run(output).of
     old = [
-        {"id": "0000-0", "decision": "keep", "of": of},
-        {"id": "0000-1", "decision": "keep", "of": "other"},
+        {"id": "0000-0", "decision": "keep", "of": of["0000-0"]},
+        {"id": "0000-1", "decision": "keep", "of": of["0000-0"]},
     ]
     before = "".join(f"{json.dumps(row)}\n" for row in old)
     (output / "review.jsonl").write_text(before + '{"id": "0001-0", "deci')
     with Journal(output, of) as journal:
         assert [*journal.last] == ["0000-0"], "what is about other masks stays in the file alone"
-        journal.append({"id": "0001-1", "of": of})
+        journal.append({"id": "0001-1", "of": of["0001-1"]})
     text = (output / "review.jsonl").read_text()
     assert text.startswith(before), "half a line, which a kill left, goes; nothing else does"
     assert len(text.splitlines()) == 3
@@ -239,18 +239,18 @@ def test_what_was_decided_before_is_known_again_and_kept(output):
 
 def test_a_file_that_is_no_review_is_left_alone(output):
     (output / "review.jsonl").write_text('{"id": "a"}\nnonsense\n')
-    with pytest.raises(ReportError, match="line 2: no decision"), Journal(output, "x"):
+    with pytest.raises(ReportError, match="line 2: no decision"), Journal(output, {"a": "x"}):
         pass
     assert (output / "review.jsonl").read_text() == '{"id": "a"}\nnonsense\n'
 
 
 def test_there_is_one_writer(journal, output):
-    with pytest.raises(ReportError, match="another"), Journal(output, "x"):
+    with pytest.raises(ReportError, match="another"), Journal(output, {"a": "x"}):
         pass
 
 
 def test_once_a_review_has_ended_nothing_more_is_written(output):
-    with Journal(output, "x") as journal:
+    with Journal(output, {"a": "x"}) as journal:
         journal.append({"id": "a", "of": "x"})
     with pytest.raises(OSError, match="has ended"):
         journal.append({"id": "b", "of": "x"})
@@ -260,7 +260,7 @@ def test_once_a_review_has_ended_nothing_more_is_written(output):
 def test_a_run_without_labels_has_nothing_to_review(scenes, sam, tmp_path):
     output = make_run(tmp_path, scenes, evaluated=False)
     (output / "labels" / "index.json").unlink()
-    with Journal(output, "") as journal, pytest.raises(ReportError, match="nothing to review"):
+    with Journal(output, {}) as journal, pytest.raises(ReportError, match="nothing to review"):
         Desk(read_run(output), None, journal, sam)
 
 

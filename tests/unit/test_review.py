@@ -19,7 +19,7 @@ def mask(rows: int) -> rle.Rle:
     return rle.encode(drawn)
 
 
-LABEL = PseudoLabel("a", "a.png", "the dog", mask(1), {"stability": 0.4}, 0.3, ("peak",))
+LABEL = PseudoLabel("a", "a.png", "the dog", mask(1), {"stability": 0.4}, 0.3, ("peak",), of="f" * 16)
 CANDIDATES = [(mask(1), {"stability": 0.4}), (mask(3), {"stability": 0.9})]
 
 
@@ -27,8 +27,8 @@ def lines(*rows) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def applied(decision, label=LABEL, of="f" * 64):
-    return reviewed(label, decision, CANDIDATES, (4, 5), of)
+def applied(decision, label=LABEL):
+    return reviewed(label, decision, CANDIDATES, (4, 5))
 
 
 def test_the_last_line_of_an_id_wins_and_none_takes_back():
@@ -98,7 +98,7 @@ def test_what_is_kept_picked_or_drawn_has_weight_1_and_what_is_dropped_0():
 @pytest.mark.parametrize(
     ("decision", "why"),
     [
-        (Decision("a", "keep", of="0123"), "other masks than those there are now"),
+        (Decision("a", "keep", of="0" * 16), "other masks than those there are now"),
         (Decision("a", "candidate", candidate=2), "no candidate 3, only 2"),
         (Decision("a", "mask", segmentation=rle.encode(np.ones((5, 4), bool))), "mask is 5x4, the image 4x5"),
         (Decision("a", "mask", segmentation=mask(0)), "its mask is empty"),

@@ -1,7 +1,7 @@
 // Marks: what a person decides about an item. They outlive the tab, and leave it as review.jsonl.
 const KEYS = { y: "keep", x: "drop", f: "flag", u: "none" };
 const DECISIONS = ["keep", "drop", "candidate", "flag", "mask", "none"];
-const SHELF = `ppt-review/${run.of}/`, NAME = "ppt-review-who";
+const SHELF = "ppt-review/", NAME = "ppt-review-who";
 const places = new Map(items.map((item) => [item.id, item]));
 const marks = new Map(); // id -> the last decision on it, as a line of review.jsonl
 const markOf = (item) => marks.get(item.id)?.decision ?? "none";
@@ -32,7 +32,7 @@ function tell(text) {
 const isCount = (value) => Number.isInteger(value) && value >= 0;
 const isWhole = (row) =>
   row !== null && typeof row === "object" && places.has(row.id) && DECISIONS.includes(row.decision) &&
-  row.of === run.of && (row.candidate === null || isCount(row.candidate)) &&
+  row.of === places.get(row.id).of && (row.candidate === null || isCount(row.candidate)) &&
   (row.decision !== "candidate" || isCount(row.candidate)) &&
   ["note", "who", "when"].every((name) => typeof row[name] === "string");
 
@@ -49,7 +49,7 @@ async function decide(item, decision, more = {}) {
   const before = marks.get(item.id);
   const row = {
     id: item.id, decision, candidate: null, segmentation: null, points: null,
-    note: decision === "none" ? "" : before?.note ?? "", who: byId("who").value.trim(), when: now(), of: run.of, ...more,
+    note: decision === "none" ? "" : before?.note ?? "", who: byId("who").value.trim(), when: now(), of: item.of, ...more,
   };
   marks.set(item.id, row);
   paint(item);
@@ -65,10 +65,10 @@ async function decide(item, decision, more = {}) {
   }
 }
 
-let keep = async (row) => shelf.keep(SHELF + row.id, JSON.stringify(row));
+let keep = async (row) => shelf.keep(`${SHELF}${row.of}/${row.id}`, JSON.stringify(row));
 
 function markByKey(key, item) {
-  if (!run.of) return;
+  if (!run.reviewable) return;
   if (Object.hasOwn(KEYS, key)) decide(item, KEYS[key]);
   else if (/^[1-9]$/.test(key)) pick(item, Number(key) - 1);
   else if (key === "s") takeSegmenters(item);
@@ -183,7 +183,7 @@ async function load(file) {
     let row = null;
     try { row = JSON.parse(line); } catch { /* refused below */ }
     if (accept(row)) { taken += 1; await keep(row); }
-    else if (row?.of && row.of !== run.of) foreign += 1;
+    else if (row?.of && places.has(row.id) && row.of !== places.get(row.id).of) foreign += 1;
     else refused += 1;
   }
   const parts = [`${taken} decisions read from ${file.name}`];

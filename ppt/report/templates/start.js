@@ -1,3 +1,3 @@
-if (run.of) startReview();
+if (run.reviewable) startReview();
 if (run.live) startLive();
 start();
