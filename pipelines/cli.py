@@ -8,7 +8,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +41,7 @@ app.add_typer(review.app, name="review")
 data = typer.Typer(no_args_is_help=True, help="Look at data before anything is made of them.")
 app.add_typer(data, name="data")
 
+NEEDS = ("device", "engine")  # of the machine, to work on items
 DEMO_DATA = Path(__file__).parents[1] / "ppt" / "scenes" / "demo"
 
 
@@ -79,7 +80,8 @@ def run(
     """All stages in order on your pairs, then the report."""
     asked = [*overrides, *division(None, engine, address)]
     asked += ["records.drop_leaks=true"] if drop_leaks else []
-    settings = _config(config, asked, pairs, truth, limit)
+    needs = () if slurm_array is not None else ("device",) if dry_run else NEEDS
+    settings = _config(config, asked, pairs, truth, limit, needs)
     if settings.records.pairs is None and not settings.records.sources:
         raise ConfigError("records.pairs: name the file of pairs with --pairs FILE (got None)")
     folder = destination(output, settings)
@@ -281,8 +283,14 @@ def _options(
 
 
 def _config(
-    name: str, overrides: Iterable[str], pairs: str | None, truth: str | None, limit: int | None
+    name: str,
+    overrides: Iterable[str],
+    pairs: str | None,
+    truth: str | None,
+    limit: int | None,
+    needs: Collection[str] = NEEDS,
 ) -> Config:
+    """The config of a command. needs: what must be there for it, which is asked before any work."""
     given = {"pairs": pairs, "truth": truth, "limit": limit}
     for key, path in (("--pairs", pairs), ("--truth", truth)):
         if path is not None and re.search("[\ud800-\udfff]", path):
@@ -293,15 +301,15 @@ def _config(
     ]
     names = [name] if Path(name).is_file() else name.split("+")
     config = load_config([config_path(one) for one in names], [*overrides, *settings])
-    if config.device.startswith("cuda"):  # torch knows whether it is there; ask before any work
+    if "device" in needs and config.device.startswith("cuda"):  # torch knows whether it is there
         from ppt.backbones.weights import resolve_device
 
         try:
             resolve_device(config.device)
         except ValueError as error:
             raise ConfigError(f"device: {error}") from None
-    if config.engine == "ray":
-        ray_actors.connect(config.ray)  # likewise
+    if "engine" in needs and config.engine == "ray":
+        ray_actors.connect(config.ray)
     return config
 
 
@@ -316,10 +324,8 @@ def _walk(config: Config, output: Place, fresh: bool) -> int:
         tell(summary.line())
         skipped += summary.skipped
         if summary.items == 0 and summary.stage != "evaluate":
-            tell(
-                f"ppt: no item came through {summary.stage}; see {output / summary.stage}/failures.jsonl",
-                err=True,
-            )
+            folder = output / summary.stage
+            tell(f"ppt: no item came through {summary.stage}; see {folder}/failures.jsonl", err=True)
             raise typer.Exit(1)
     return skipped
 

@@ -19,6 +19,14 @@ def test_without_ray_the_engine_ray_says_how_to_get_it(command, whole, output, m
     assert not output.exists()
 
 
+@pytest.mark.parametrize("plan", [["--dry-run"], ["--slurm-array", "4", "--set", "device=cuda"]])
+def test_a_plan_asks_for_no_cluster_and_a_script_for_no_gpu(command, whole, output, monkeypatch, plan):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = command(*whole, "--engine", "ray", *plan)
+    assert said.code == 0, said.err
+    assert not output.exists()
+
+
 def test_an_address_is_one_of_ray(monkeypatch):
     asked = []
     monkeypatch.setattr(cli.ray_actors, "connect", asked.append)

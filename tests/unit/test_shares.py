@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,28 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def undisturbed(tmp_path):
     assert len(finish(tmp_path / "undisturbed")) == 20
     return snapshot(tmp_path / "undisturbed")
+
+
+def test_shares_take_in_other_inputs(tmp_path):
+    folder, parts = tmp_path / "out", dict.fromkeys(PLAN, "before")
+    with begin(folder, MANIFEST, PLAN, parts=parts) as writer:
+        write(writer)
+        writer.finish()
+    (folder / "preview.png").write_bytes(b"of before")
+    other, parts = replace(MANIFEST, inputs={"points": "cc"}), {**parts, "00003": "now", "00010": "now"}
+    made = []
+    for number in range(3):
+        with begin_share(folder, other, PLAN, (number, 3), parts) as writer:
+            made += write(writer)
+    assert sorted(made) == ["00003", "00010"]
+    assert not (folder / "preview.png").exists()
+    with pytest.raises(ArtifactError, match="no complete artifact"):
+        Artifact.open(folder)
+    with begin(folder, other, PLAN, parts=parts) as writer:
+        assert not writer.missing
+        assert writer.finish().manifest == other
+    with pytest.raises(StaleArtifact, match=r"masks\.choice: 'agreement' -> 'other'"):
+        begin(folder, replace(other, config={"masks": {"choice": "other"}}), PLAN, parts=parts)
 
 
 @pytest.mark.parametrize("shares", [[(0, 1)] * 3, [(0, 3), (1, 3), (2, 3)]], ids=["the_same", "disjoint"])

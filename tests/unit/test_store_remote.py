@@ -158,6 +158,22 @@ def test_another_plan_removes_what_the_index_names_and_lists_nothing(made, nothi
     assert not (made / "shards/00002.jsonl").is_file()
 
 
+def test_other_inputs_redo_what_they_touch_and_leave_nothing_of_what_went(folder):
+    def made_of(parts, inputs):
+        plan, manifest = {key: [key] for key in parts}, replace(MANIFEST, inputs={"records": inputs})
+        with begin(folder, manifest, plan, parts=parts) as writer:
+            for shard in writer.missing:
+                shard.write([{"id": shard.key, "of": parts[shard.key]}])
+            return [shard.key for shard in writer.missing], [*writer.finish().rows()]
+
+    made_of({"00000": "a", "00001": "b", "00002": "c"}, "before")
+    (folder / "labels.jsonl").write_bytes(b"of all before")
+    made, rows = made_of({"00000": "a", "00002": "d"}, "now")
+    assert made == ["00002"]
+    assert rows == [{"id": "00000", "of": "a"}, {"id": "00002", "of": "d"}]
+    assert not [name for name in contents() if "00001" in name or "labels" in name]
+
+
 def test_a_longer_plan_keeps_what_it_shares_with_the_shorter(folder):
     with begin(folder, MANIFEST, {"00000": ITEMS[:2]}) as writer:
         writer.missing[0].write([{"id": "a"}])
