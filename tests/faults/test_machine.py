@@ -161,7 +161,7 @@ def run_machine(examples, steps):
 
 
 def test_whatever_happens_to_an_artifact_it_ends_in_the_bytes_of_a_run_from_nothing():
-    run_machine(40, 12)
+    run_machine(25, 12)
 
 
 @pytest.mark.slow

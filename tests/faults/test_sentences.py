@@ -77,7 +77,7 @@ def test_of_sentences_that_are_words_in_no_way_none_is_asked(said):
 # --- number
 
 
-@pytest.mark.parametrize("many", [1200, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [600, pytest.param(5000, marks=pytest.mark.slow)])
 def test_an_image_of_thousands_of_sentences_is_labelled_and_says_only_so_much_of_each(said, many):
     given = [
         {"image": "a.png", "text": f"the {('red', 'blue')[n % 2]} disc, number {n}", "id": f"{n}"}

@@ -17,10 +17,10 @@ from ppt.checkpoint import Checkpoints
 from ppt.durable import json_object, parsed_lines
 
 SETTINGS = (
-    *SMALL, *TINY, "shard_size=8", "generator.steps=40", "generator.save_every=10", "generator.refreshes=1",
-    "segmenter.steps=40", "segmenter.save_every=10",
+    *SMALL, *TINY, "shard_size=8", "generator.steps=24", "generator.save_every=6", "generator.refreshes=1",
+    "segmenter.steps=24", "segmenter.save_every=6",
 )  # fmt: skip
-FIRST = 10
+FIRST = 6
 TRAININGS = ("points", "segmenter")
 SAVED = {"points": 3, "segmenter": 2}
 """Which of the files that a training writes, from one, is the first checkpoint."""
@@ -89,7 +89,7 @@ def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(
     assert ended.code == code, ended.printed
     assert ended.printed.endswith(f"ppt: stopped by {number.name}; the same command resumes\n")
     rows = list(parsed_lines((folder / "training" / "log.jsonl").read_bytes()))
-    assert FIRST < last_step(folder) == len(rows) < 40
+    assert FIRST < last_step(folder) == len(rows) < 24
     assert json_object(folder / "index.json") is None
     assert forks.run(tmp_path / "log", *command).code == 0
     assert lasting(folder) == wanted

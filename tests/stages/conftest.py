@@ -30,6 +30,12 @@ def command(models, monkeypatch, capsys, tmp_path):
     return call
 
 
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """A dry run measures no longer than it must."""
+    monkeypatch.setattr("ppt.backbones.cost.MEASURED", 0.0)
+
+
 @pytest.fixture
 def whole(pictures, tmp_path):
     """The arguments of a run over all pictures, with truth."""
