@@ -1,7 +1,7 @@
 """What a run would do, without doing it: items, bytes, operations, hours; what is done, what is missing."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipelines.costs import HEIGHT, WIDTH, Costs, count
 from pipelines.exits import listed
@@ -10,9 +10,11 @@ from ppt.backbones.cost import measured_rate
 from ppt.backbones.sam import find_sam
 from ppt.backbones.weights import WeightsError
 from ppt.config import Config
-from ppt.durable import json_object
+from ppt.durable import json_object, sealed_object
 from ppt.places import Place, Remote
 from ppt.records import images, pairs, sources
+from ppt.records.plan import names as names_of
+from ppt.store import PLAN
 from ppt.times import spoken
 from ppt.types import Pair
 
@@ -48,6 +50,7 @@ def describe(config: Config, output: Place) -> Iterator[str]:
     to_read = sum(size or 0 for size in sizes.values())
     files = f"{len(names)} files, {_human(to_read)} to read"
     yield f"images      {files}, {shards} shards of {config.shard_size} images"
+    yield from _changed(output / "records", chosen)
     costs, rate = count(config, good), measured_rate(config.device)
     kept = _bytes(config, good, len(names), costs)
     for stage in kept:
@@ -155,6 +158,15 @@ def _missing(config: Config, lost: list[str]) -> Iterator[str]:
             find(section.model, section.weights)
         except WeightsError as error:
             yield f"missing     weights of {name} {section.model}: {error}"
+
+
+def _changed(records: Place, chosen: Sequence[pairs.Row]) -> Iterator[str]:
+    remembered = sealed_object(records / PLAN)
+    before = {name for shard in remembered["shards"].values() for name in shard} if remembered else set[str]()
+    now = set(names_of(chosen).values())
+    if before and before != now:
+        told = f"{len(now - before)} pairs are new, {len(before - now)} gone"
+        yield f"changed     {told}: their shards are made anew"
 
 
 def _state(folder: Place, shards: int) -> str:

@@ -88,7 +88,7 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     unreadable = [names[row.where] for row in chosen if not (row.pair and contents[row.pair.image])]
     remembered = {"shard_size": config.shard_size, "shards": planned, "unreadable": unreadable}
     _refuse_other_data(folder, former, remembered)
-    changes = "" if fresh else _changes(folder, manifest, chosen, contents)
+    changes = "" if fresh else _changes(folder, manifest, former, chosen, contents)
     parts = {key: fingerprint([_told(row, contents) for row in group]) for key, group in shards.items()}
     with stage.begun(config, folder, manifest, planned, parts, fresh) as writer:
         ensure(folder / PLAN, sealed(remembered), secrets.token_hex(4))  # others of a share write it, too
@@ -130,10 +130,14 @@ def _readable(remembered: Mapping[str, Any]) -> set[str]:
 
 
 def _changes(
-    folder: Place, manifest: Manifest, chosen: Sequence[Row], contents: dict[str, str | None]
+    folder: Place,
+    manifest: Manifest,
+    former: Mapping[str, Any],
+    chosen: Sequence[Row],
+    contents: dict[str, str | None],
 ) -> str:
-    """What became of images and pairs since the records in `folder`, for people; those that failed then are
-    left out.
+    """What became of images and pairs since the records in `folder`, for people; those that could be read and
+    failed all the same are left out.
     """
     try:
         before = Artifact.open(folder)
@@ -143,7 +147,7 @@ def _changes(
     except ArtifactError:
         return ""
     images = {row["image"]: row["sha256"] for row in rows}
-    failed = {failure.id for failure in before.failures()}
+    failed = {failure.id for failure in before.failures()}.difference(former.get("unreadable", ()))
     pairs = [row.pair for row in chosen if row.pair and row.id not in failed]
     now = {pair.image: sha256 for pair in pairs if (sha256 := contents[pair.image]) is not None}
     kinds = {

@@ -6,8 +6,8 @@ Reads DIR/masks and, where there is one, DIR/review.jsonl, what a person decided
 quality by which the labels are to teach in place of their own weights. Writes DIR/labels and, joined and
 sorted by id, DIR/labels/labels.jsonl:
 {"id","image","text","segmentation","scores","weight","reasons","of"}, and "review" where a person decided;
-`of` names the masks that were to choose from (`ppt.review.about`). Once
-one of those files has changed, the labels that it is about are made anew.
+`of` names the masks that were to choose from (`ppt.review.about`). Where one of those files changes, the
+labels that it is about are made anew.
 """
 
 import functools
@@ -20,7 +20,7 @@ from pipelines import stage
 from ppt import labels
 from ppt.attempts import attempted
 from ppt.config import Config, fingerprint
-from ppt.durable import ensure, json_lines, write_atomic
+from ppt.durable import ensure, json_lines
 from ppt.manifest import Manifest
 from ppt.places import Place
 from ppt.quality import BELIEVED, QualityError, read_weights
@@ -84,20 +84,20 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
         ranked = sorted(rows, key=lambda row: (row["weight"], row["id"]))
         shown = [(row["image"], row["segmentation"], f"{row['weight']:.2f} {row['text']}") for row in ranked]
         stage.leave_masks(artifact.folder, shown, config, output)
-    return replace(summary, note=_told(decisions, rows))
+    return replace(summary, note="; ".join(filter(None, [_told(decisions, rows), _doubted(weights, rows)])))
 
 
-def take_review(review: Place, output: Place) -> bool:
-    """Keep a review as DIR/review.jsonl; whether that changes it. Raises ReviewError for one that is none."""
+def take_review(review: Place, output: Place) -> None:
+    """Keep a review as DIR/review.jsonl. Raises ReviewError for one that is none."""
     data = review.read_bytes()
     with _naming(review):
         read_review(data)
-    return _kept(data, output / FILE_NAME)
+    ensure(output / FILE_NAME, data)
 
 
-def take_quality(quality: Place, output: Place) -> bool:
-    """Keep a quality.jsonl as DIR/believed.jsonl; whether that changes it. Raises QualityError for one that
-    is none, or is of other masks than those in DIR.
+def take_quality(quality: Place, output: Place) -> None:
+    """Keep a quality.jsonl as DIR/believed.jsonl. Raises QualityError for one that is none, or is of other
+    masks than those in DIR.
     """
     data = quality.read_bytes()
     with _naming(quality):
@@ -105,14 +105,7 @@ def take_quality(quality: Place, output: Place) -> bool:
         rows = Artifact.open(output / "masks").rows()
         if not any(judged.get(row["id"], ("",))[0] == about(row) for row in rows):
             raise QualityError("is the quality of other masks than those there are now")
-    return _kept(data, output / BELIEVED)
-
-
-def _kept(data: bytes, path: Place) -> bool:
-    if path.exists() and path.read_bytes() == data:
-        return False
-    write_atomic(path, data)
-    return True
+    ensure(output / BELIEVED, data)
 
 
 def context(
@@ -139,6 +132,12 @@ def _told(decisions: dict[str, Decision], rows: list[dict]) -> str:
     lost = sum(reason.startswith("review_passed_over:") for row in rows for reason in row["reasons"])
     unknown = len(decisions.keys() - {row["id"] for row in rows})
     return f"{used} reviewed, {lost} decisions passed over, {unknown} of ids that are not here"
+
+
+def _doubted(weights: dict[str, tuple[str, float]], rows: list[dict]) -> str:
+    """What became of the quality that the labels are to teach by, for people."""
+    lost = sum(weights.get(row["id"], (row["of"],))[0] != row["of"] for row in rows)
+    return f"{lost} weights passed over, of other masks than those there are now" if lost else ""
 
 
 def _beside_others(label: PseudoLabel, offered: Sequence[tuple[Rle, Mapping[str, float]]]) -> PseudoLabel:

@@ -151,6 +151,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(command, pictures, whole, 
     assert not (tmp_path / "out").exists()
     assert "9 rows, 8 to do, 1 refused" in said.out
     assert "3 shards of 2 images" in said.out
+    assert "segmenter" not in said.out
     for stage in STAGES[:4]:
         assert any(line.startswith(stage) and line.endswith("to do") for line in said.out.splitlines())
     true = len(read_rows(pictures / "truth.jsonl"))
@@ -190,7 +191,7 @@ def test_a_dry_run_names_the_weights_that_are_missing(command, whole):
     assert "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912" in said.out
 
 
-def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
+def test_a_dry_run_knows_what_is_done(command, whole, pictures, tmp_path):
     command(*whole)
     before = times(tmp_path / "out")
     (tmp_path / "out" / "labels" / "index.json").unlink()
@@ -198,9 +199,14 @@ def test_a_dry_run_knows_what_is_done(command, whole, tmp_path):
     assert "masks       7 items" in said.out
     assert said.out.count("complete, 1 shards") == 5
     assert "1 of 1 shards done" in said.out
+    assert "changed" not in said.out
     assert {p: t for p, t in before.items() if p.name != "index.json" or "labels" not in str(p)} == times(
         tmp_path / "out"
     )
+    first, *others = read_rows(pictures / "pairs.jsonl")
+    write_rows(pictures / "pairs.jsonl", [*others, first | {"id": "new"}, first | {"id": "newer"}])
+    told = "changed     2 pairs are new, 1 gone: their shards are made anew\n"
+    assert told in command(*whole, "--dry-run").out
 
 
 # --- again, stale, fresh
