@@ -49,7 +49,7 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     plan = {key: [row["id"] for row in relevance.rows(key)] for key in relevance.keys}
     parts = stage.parts(plan, records, relevance, *generator.values())
     with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
-        make = functools.partial(context, config, output, sam if config.in_process else None)
+        make = stage.Making(functools.partial(context, config, output), sam)
         artifact, summary = stage.fill(writer, shard_of_masks, make, config)
         if artifact is None:
             return summary

@@ -55,7 +55,7 @@ def run(config: Config, output: Place, fresh: bool = False, weights: Place | Non
     plan = {key: [row["id"] for row in records.rows(key)] for key in records.keys}
     parts = stage.parts(plan, records, segmenter.fingerprint)
     with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
-        make = functools.partial(context, config, output, folder, reader if config.in_process else None)
+        make = stage.Making(functools.partial(context, config, output, folder), reader)
         artifact, summary = stage.fill(writer, shard_of_predictions, make, config)
         if artifact is None:
             return summary

@@ -65,7 +65,7 @@ def run(config: Config, output: Place, fresh: bool = False) -> stage.Summary:
     plan = {key: [row["id"] for row in labels.rows(key)] for key in labels.keys}
     parts = stage.parts(plan, *inputs.values())
     with stage.begun(config, output / STAGE, manifest, plan, parts, fresh) as writer:
-        make = functools.partial(context, config, output, clip if config.in_process else None)
+        make = stage.Making(functools.partial(context, config, output), clip)
         artifact, summary = stage.fill(writer, shard_of_views, make, config)
         if artifact is None:
             return summary

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -93,23 +93,29 @@ def fill(
     missing = [replace(shard, seconds=config.item_seconds) for shard in writer.missing]
     items = sum(len(shard.items) for shard in missing)
     crew = crew_of(config) if missing else None
-    if crew is not None:
-        # An actor has its cores for itself.
-        together = crew.size if config.engine == "local" else 1
-        make_context = functools.partial(_context_of_one, make_context, together, config.threads)
+    # A process that dies cannot say on what: where that may have happened, a worker is watched, at the end.
+    watched = [shard for shard in missing if crew is None and attempts.suspected(shard)]
+    calm = [shard for shard in missing if shard not in watched]
     with (
         _threads(0 if crew else config.threads),
         tqdm(total=items, desc=stage, unit="item", disable=not sys.stderr.isatty(), leave=False) as bar,
     ):
-        run_shards(
-            function,
-            missing,
-            make_context,
-            crew,
-            on_done=lambda shard, _: bar.update(len(shard.items)),
-            deaths=attempts.deaths,
-            excuse=attempts.excuse,
-        )
+        for shards, doers in ((calm, crew), (watched, Pool(1))):
+            # An actor has its cores for itself.
+            together = doers.size if doers and config.engine == "local" else 1
+            alone = functools.partial(_context_of_one, make_context, together, config.threads)
+            # One that a worker, left behind by a run that was killed, has ended meanwhile is not made again.
+            left = [shard for shard in shards if shards is calm or not shard.is_whole()]
+            run_shards(
+                function,
+                left,
+                alone if doers else make_context,
+                doers,
+                on_done=lambda shard, _: bar.update(len(shard.items)),
+                deaths=attempts.deaths,
+                excuse=attempts.excuse,
+                seen=attempts.seen,
+            )
     if config.share is not None:
         return None, _summary_of_share(writer, config.share)
     artifact = writer.finish()
@@ -124,6 +130,22 @@ def _summary_of_share(writer: Writer, share: tuple[int, int]) -> Summary:
     note = f"share {share[0]} of {share[1]}; the same command without --shards closes the stage"
     kept = len(writer.shards) - made
     return Summary(writer.manifest.stage, items, failed, made, kept, dict(reasons), note)
+
+
+@dataclass(frozen=True)
+class Making(Generic[C]):
+    """What makes a process's context: here of models that there are already. They do not travel: another
+    process, to which this goes, is given None for them and opens its own.
+    """
+
+    make: Callable[[Any], C]
+    models: Any
+
+    def __call__(self) -> C:
+        return self.make(self.models)
+
+    def __reduce__(self) -> tuple[type["Making[C]"], tuple[Callable[[Any], C], None]]:
+        return Making, (self.make, None)
 
 
 def crew_of(config: Config) -> Crew | None:

@@ -1,12 +1,15 @@
 """Which item a process was on when it died, and what is passed over because of it.
 
-    attempts/00000.jsonl    {"run", "at": ids}  before each item of the shard
-                            {"run", "at": []}   where the shard's function ended, or raised
+    attempts/00000.jsonl    {"run", "at": ids}          before each item of the shard
+                            {"run", "at": []}           where the shard's function ended, or raised
+                            {"run", "at", "seen": true} of one that died, by the next, where that was seen
 
 `run` is one call of the shard's function. One whose last line names ids was ended from outside while it was
 on them: killed, out of memory, crashed in native code, or by the watch that `Shard.seconds` sets, which then
-leaves a line that begins with "Timeout". What two runs ended on is passed over by the next. An item is what
-a stage does at once: an image with all its sentences, and so all of these are lost with it.
+leaves a line that begins with "Timeout". What two runs ended on is passed over by the next, if the process
+that gave the shard out saw them die: had it been killed as well, the item would not be to blame. Where there
+was no such process, a shard with an item that two runs ended on is `suspected`, and to be given to a worker.
+An item is what a stage does at once: an image with all its sentences, and so all of these are lost with it.
 
 The lines are appended without a flush to the disk: they outlive the process, which is what they are for, and
 cost some microseconds. Of an artifact in a store they lie in this machine's folder for temporary files. The
@@ -20,12 +23,14 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ppt.durable import json_lines
-from ppt.places import Place
+from ppt.places import Place, Remote
 from ppt.shard import Failure, Shard
 
 T = TypeVar("T")
@@ -47,19 +52,22 @@ def attempted(
     ids: Callable[[T], Sequence[str]],
     failures: list[Failure],
 ) -> Iterator[T]:
-    """The items of a shard, each noted before it is given; those that killed two runs go to `failures`.
+    """The items of a shard, each noted before it is given; those that were seen to kill two runs go to
+    `failures`.
 
     ids: of an item, as failures name them. While an item is worked on, the process ends after
     `shard.seconds` where these are not 0.
     """
     journal = _journal(shard)
     journal.parent.mkdir(exist_ok=True)
-    deaths, run = _deaths(journal), secrets.token_hex(4)
     handle = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    if shard.seen:
+        _testify(journal, handle)
+    deaths, run = _deaths(journal), secrets.token_hex(4)
     try:
         for item in items:
             names = list(ids(item))
-            fatal = [error for on, error in deaths if set(on) & set(names)]
+            fatal = [death.error for death in deaths if death.seen and set(death.on) & set(names)]
             if len(fatal) >= DEATHS:
                 failures += [Failure(stage, name, fatal[-1], MESSAGES[fatal[-1]]) for name in names]
                 continue
@@ -76,8 +84,22 @@ def attempted(
 
 
 def deaths(shard: Shard) -> int:
-    """How many runs of the shard's function ended on an item so far."""
-    return len(_deaths(_journal(shard)))
+    """How many runs of the shard's function ended on an item so far; those that were seen, where the notes
+    may lie on another machine.
+    """
+    noted = len(_deaths(_journal(shard)))
+    return max(noted, shard.seen) if isinstance(shard.folder, Remote) else noted
+
+
+def suspected(shard: Shard) -> bool:
+    """Whether two runs ended on an item of the shard, though nobody may have seen that."""
+    counts = Counter(name for death in _deaths(_journal(shard)) for name in death.on)
+    return any(count >= DEATHS for count in counts.values())
+
+
+def seen(shard: Shard) -> Shard:
+    """The shard as it is given out again by a process that saw another die on it."""
+    return replace(shard, seen=shard.seen + 1)
 
 
 def excuse(shard: Shard) -> None:
@@ -105,27 +127,46 @@ def _journal(shard: Shard) -> Path:
     return _folder(shard.folder) / f"{shard.key}.jsonl"
 
 
-def _note(handle: int, run: str, ids: list[str]) -> None:
-    os.write(handle, json_lines([{"run": run, "at": ids}]))
+def _note(handle: int, run: str, ids: list[str], **more: bool) -> None:
+    os.write(handle, json_lines([{"run": run, "at": ids, **more}]))
 
 
-def _deaths(journal: Path) -> list[tuple[list[str], str]]:
-    """What each run that ended on an item was on, and why it ended."""
-    return [(on, error) for on, error in _runs(journal).values() if on]
+def _testify(journal: Path, handle: int) -> None:
+    """The death of the last run, if it was one, has been seen."""
+    runs = _runs(journal)
+    if runs:
+        run, last = list(runs.items())[-1]
+        if last.on and not last.seen:
+            _note(handle, run, last.on, seen=True)
 
 
-def _runs(journal: Path) -> dict[str, tuple[list[str], str]]:
-    """run -> the ids it was last on, and what is said if that was its end; in order of beginning."""
-    found: dict[str, tuple[list[str], str]] = {}
+@dataclass(frozen=True)
+class _Last:
+    """The ids that a run was last on, and what is said if that was its end."""
+
+    on: list[str]
+    error: str
+    seen: bool
+
+
+def _deaths(journal: Path) -> list[_Last]:
+    """The runs that ended on an item."""
+    return [last for last in _runs(journal).values() if last.on]
+
+
+def _runs(journal: Path) -> dict[str, _Last]:
+    """run -> where it was last; in order of beginning."""
+    found: dict[str, _Last] = {}
     last = ""
     text = journal.read_text(encoding="utf-8", errors="replace") if journal.exists() else ""
     for line in text.split("\n"):
         if line.startswith("Timeout") and last:
-            found[last] = found[last][0], TIMED_OUT
+            found[last] = _Last(found[last].on, TIMED_OUT, seen=True)
         row = _row(line)
         if row is not None:
             last = row["run"]
-            found[last] = row["at"], KILLED
+            error = found[last].error if row.get("seen") and last in found else KILLED
+            found[last] = _Last(row["at"], error, row.get("seen", False))
     return found
 
 

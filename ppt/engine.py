@@ -88,6 +88,7 @@ def run_shards(
     on_done: Callable[[S, R], object] = lambda shard, result: None,
     deaths: Callable[[S], int] = lambda shard: 0,
     excuse: Callable[[S], object] = lambda shard: None,
+    seen: Callable[[S], S] = lambda shard: shard,
 ) -> None:
     """Call `function(context, shard)` for every shard, and `on_done(shard, result)` here as each is done.
 
@@ -96,7 +97,8 @@ def run_shards(
 
     A worker that dies is replaced, and its shard done again. deaths: how many workers a shard has lost to
     items of its own, which the function passes over in time (`ppt.attempts`); where that grew, the shard is
-    not to blame. excuse: told of the shards in progress where workers are killed on purpose.
+    not to blame. excuse: told of the shards in progress where workers are killed on purpose. seen: a shard as
+    it is given out again, once a worker was seen to die on it.
 
     The first exception of `function` stops the run, once the shards in progress are done. Raises Interrupted
     after a signal, likewise (a second one stops at once); EngineError, after all other shards, where a shard
@@ -112,7 +114,7 @@ def run_shards(
                 on_done(shard, function(context, shard))
         else:
             hire = crew.hiring(function, make_context)
-            _Shift(hire, shards, on_done, deaths, excuse, stopped).work(crew.size)
+            _Shift(hire, shards, on_done, deaths, excuse, seen, stopped).work(crew.size)
         _raise_if(stopped)
 
 
@@ -126,10 +128,11 @@ class _Shift:
         on_done: Callable[[Any, Any], object],
         deaths: Callable[[Any], int],
         excuse: Callable[[Any], object],
+        seen: Callable[[Any], Any],
         stopped: list[int],
     ) -> None:
-        self._hire, self._shards, self._stopped = hire, shards, stopped
-        self._on_done, self._deaths, self._excuse = on_done, deaths, excuse
+        self._hire, self._shards, self._stopped = hire, list(shards), stopped
+        self._on_done, self._deaths, self._excuse, self._seen = on_done, deaths, excuse, seen
         self._waiting = deque(range(len(shards)))
         self._working: dict[Future[Any], tuple[Worker, int]] = {}
         self._starting: dict[Future[Any], Worker] = {}
@@ -200,6 +203,7 @@ class _Shift:
                 f"{self._in_a_row} worker processes died, and no shard was done between; the last: {death}"
             )
         if index is not None:
+            self._shards[index] = self._seen(self._shards[index])
             blamed = self._deaths(self._shards[index])
             if blamed <= self._blamed.get(index, 0):
                 self._unexplained[index] = self._unexplained.get(index, 0) + 1

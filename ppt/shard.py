@@ -34,6 +34,7 @@ class Shard:
     key: str
     items: tuple[str, ...]
     seconds: float = 0.0  # that one item may take, where a worker process makes it; 0: any
+    seen: int = 0  # deaths of processes on it that whoever gave it out has seen, and outlived
 
     def __str__(self) -> str:
         return f"shard {self.key} of {self.folder}"

@@ -76,10 +76,9 @@ def make(config: Config, output: Place, lessons: Artifact, clip: Clip, sam: SamM
     names = [f"mosaic{i:06d}" for i in range(config.generator.mosaics)]
     size = config.shard_size
     plan = {f"{i:05d}": names[i * size : (i + 1) * size] for i in range(-(-len(names) // size))}
-    here = (clip, sam) if config.in_process else None
     parts = stage.parts(plan, *manifest.inputs.values())
     with stage.begun(config, output / STAGE / NAME, manifest, plan, parts) as writer:
-        make_context = functools.partial(_context, config, output, rows, here)
+        make_context = stage.Making(functools.partial(_context, config, output, rows), (clip, sam))
         artifact, _ = stage.fill(writer, shard_of_mosaics, make_context, config)
         if artifact is None:
             return None

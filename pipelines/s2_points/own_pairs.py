@@ -86,8 +86,7 @@ def make(
         seed=config.seed,
     )
     teaching = Teaching(source, stage.held_out(records, config.generator.splits))
-    own_sam = sam if config.in_process else None
-    make_context = functools.partial(_context, config, output, prompter, teaching, own_sam)
+    make_context = stage.Making(functools.partial(_context, config, output, prompter, teaching), sam)
     there = {key: {row["id"] for row in relevance.rows(key)} for key in relevance.keys}
     plan = {
         key: [

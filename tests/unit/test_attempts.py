@@ -109,20 +109,49 @@ def test_an_item_that_hangs_is_ended_and_passed_over(tmp_path: Path, monkeypatch
     assert capfd.readouterr().err == "", "no traceback shown to a user"
 
 
-def test_an_item_that_kills_this_process_is_passed_over_by_the_third_run(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
+def killed(folder: Path) -> None:
+    """A run in a process of its own, which dies."""
+    child = os.fork()
+    if child == 0:
+        filled(folder, Config())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def test_an_item_that_kills_this_process_twice_is_given_to_a_worker_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PPT_TESTS_ITEMS", json.dumps({"item1": "dies"}))
-    for run in range(3):
-        child = os.fork()
-        if child == 0:
-            write_shard(None, writer.shards[0])
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if run == 2 else -signal.SIGKILL)
-        assert attempts.deaths(writer.shards[0]) == min(2, run + 1)
-    done = writer.shards[0].done()
-    assert done is not None
-    assert [failure["id"] for failure in done["failures"]] == ["item1"]
+    for _ in range(2):
+        killed(tmp_path / "stub")
+    artifact = filled(tmp_path / "stub", Config())
+    assert told(artifact) == {"item1": "killed_worker"}
+    assert len([*artifact.rows()]) == 8
+
+
+def test_kills_that_nobody_saw_cost_no_item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A scheduler that ends every run on the same item, some runs along."""
+    monkeypatch.setenv("PPT_TESTS_ITEMS", json.dumps({"item1": "dies"}))
+    for _ in range(2):
+        killed(tmp_path / "stub")
+    with begin(tmp_path / "stub", MANIFEST, PLAN) as writer:
+        note(writer.shards[0], *(f'{{"at":["item1"],"run":"{run}"}}' for run in range(5)))
+    monkeypatch.delenv("PPT_TESTS_ITEMS")
+    artifact = filled(tmp_path / "stub", Config())
+    assert told(artifact) == {}
+    assert len([*artifact.rows()]) == 9
+
+
+def test_only_a_death_that_was_seen_is_held_against_an_item(writer: Writer):
+    shard = writer.shards[0]
+    for run in range(4):
+        note(shard, f'{{"at":["item1"],"run":"{run}"}}')
+        again = attempts.seen(shard) if run % 2 else shard
+        assert attempts.suspected(shard) == (run > 0)
+        failures: list[Failure] = []
+        given = list(attempted(again, "stub", ["item1"], lambda name: [name], failures))
+        assert given == ([] if run == 3 else ["item1"])
+        assert len(failures) == (run == 3)
 
 
 def test_an_item_that_raises_is_not_to_blame(writer: Writer, monkeypatch: pytest.MonkeyPatch):
@@ -142,7 +171,7 @@ def note(shard: Shard, *lines: str) -> None:
 
 def test_all_ids_of_an_item_are_lost_with_it(writer: Writer):
     shard = replace(writer.shards[0], items=("a", "b", "c"))
-    note(shard, '{"at":["a","b"],"run":"1"}', '{"at":["a","b"],"run":"2"}')
+    note(shard, *(f'{{"at":["a","b"],"run":"{run}","seen":true}}' for run in (1, 2)))
     failures: list[Failure] = []
     given = list(attempted(shard, "stub", [("a", "b"), ("c",)], list, failures))
     assert given == [("c",)]
