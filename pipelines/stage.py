@@ -104,11 +104,9 @@ def fill(
             # An actor has its cores for itself.
             together = doers.size if doers and config.engine == "local" else 1
             alone = functools.partial(_context_of_one, make_context, together, config.threads)
-            # One that a worker, left behind by a run that was killed, has ended meanwhile is not made again.
-            left = [shard for shard in shards if shards is calm or not shard.is_whole()]
             run_shards(
                 function,
-                left,
+                shards,
                 alone if doers else make_context,
                 doers,
                 on_done=lambda shard, _: bar.update(len(shard.items)),

@@ -31,7 +31,7 @@ class Pool:
 
 
 class Spawned:
-    """One of them. If this process is killed, it ends by itself after the shard it is on."""
+    """One of them. If this process is killed it ends, too, whatever it is at."""
 
     def __init__(self, function: Callable[[Any, Any], Any], make_context: Callable[[], Any]) -> None:
         spawn = multiprocessing.get_context("spawn")
@@ -68,7 +68,6 @@ class Spawned:
 _function: Callable[[Any, Any], Any]
 _make_context: Callable[[], Any]
 _contexts: list[Any] = []  # of a worker process: one, made at its first shard
-_busy = threading.Lock()
 
 
 def _start(function: Callable[[Any, Any], Any], make_context: Callable[[], Any]) -> None:
@@ -84,12 +83,10 @@ def _leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # it is spawned
     parent.join()
-    with _busy:
-        os._exit(1)
+    os._exit(1)
 
 
 def _work(shard: Any) -> Any:
-    with _busy:
-        if not _contexts:
-            _contexts.append(_make_context())
-        return _function(_contexts[0], shard)
+    if not _contexts:
+        _contexts.append(_make_context())
+    return _function(_contexts[0], shard)
