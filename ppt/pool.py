@@ -35,13 +35,13 @@ class Spawned:
 
     def __init__(self, function: Callable[[Any, Any], Any], make_context: Callable[[], Any]) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(
-            1, mp_context=spawn, initializer=_start, initargs=(function, make_context)
-        )
+        self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_start)
+        self._given = function, make_context
         self._process: int | None = None
 
     def begin(self) -> "Future[Any]":
-        return self._pool.submit(os.getpid)
+        # Only now, for it imports torch and the like: who is left behind meanwhile goes, too.
+        return self._pool.submit(_take, *self._given)
 
     def submit(self, shard: Any) -> "Future[Any]":
         return self._pool.submit(_work, shard)
@@ -70,12 +70,10 @@ _make_context: Callable[[], Any]
 _contexts: list[Any] = []  # of a worker process: one, made at its first shard
 
 
-def _start(function: Callable[[Any, Any], Any], make_context: Callable[[], Any]) -> None:
-    global _function, _make_context
+def _start() -> None:
     # A terminal or a scheduler signals the whole group; only the parent decides when to stop.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    _function, _make_context = function, make_context
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -84,6 +82,12 @@ def _leave_with_parent() -> None:
     assert parent is not None  # it is spawned
     parent.join()
     os._exit(1)
+
+
+def _take(function: Callable[[Any, Any], Any], make_context: Callable[[], Any]) -> int:
+    global _function, _make_context
+    _function, _make_context = function, make_context
+    return os.getpid()
 
 
 def _work(shard: Any) -> Any:
