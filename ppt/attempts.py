@@ -8,7 +8,7 @@
 on them: killed, out of memory, crashed in native code, or by the watch that `Shard.seconds` sets, which then
 leaves a line that begins with "Timeout". What two runs ended on is passed over by the next, if the process
 that gave the shard out saw them die: had it been killed as well, the item would not be to blame. Where there
-was no such process, a shard with an item that two runs ended on is `suspected`, and to be given to a worker.
+was no such process, a shard with an item that three runs ended on is `suspected`, and to be given to a worker.
 An item is what a stage does at once: an image with all its sentences, and so all of these are lost with it.
 
 The lines are appended without a flush to the disk: they outlive the process, which is what they are for, and
@@ -37,7 +37,9 @@ T = TypeVar("T")
 
 FOLDER = "attempts"
 DEATHS = 2
-"""Runs that end on an item before it is passed over."""
+"""Runs that are seen to end on an item before it is passed over."""
+UNSEEN = 3
+"""Runs that end on an item before somebody is to watch."""
 KILLED, TIMED_OUT = "killed_worker", "timed_out"
 MESSAGES = {
     KILLED: f"the process that worked on it died, {DEATHS} times",
@@ -92,9 +94,9 @@ def deaths(shard: Shard) -> int:
 
 
 def suspected(shard: Shard) -> bool:
-    """Whether two runs ended on an item of the shard, though nobody may have seen that."""
+    """Whether some runs ended on one item of the shard, though nobody may have seen that."""
     counts = Counter(name for death in _deaths(_journal(shard)) for name in death.on)
-    return any(count >= DEATHS for count in counts.values())
+    return any(count >= UNSEEN for count in counts.values())
 
 
 def seen(shard: Shard) -> Shard:

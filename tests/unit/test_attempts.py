@@ -118,11 +118,11 @@ def killed(folder: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-def test_an_item_that_kills_this_process_twice_is_given_to_a_worker_and_passed_over(
+def test_an_item_that_kills_this_process_again_and_again_is_given_to_a_worker_and_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PPT_TESTS_ITEMS", json.dumps({"item1": "dies"}))
-    for _ in range(2):
+    for _ in range(attempts.UNSEEN):
         killed(tmp_path / "stub")
     artifact = filled(tmp_path / "stub", Config())
     assert told(artifact) == {"item1": "killed_worker"}
@@ -147,7 +147,7 @@ def test_only_a_death_that_was_seen_is_held_against_an_item(writer: Writer):
     for run in range(4):
         note(shard, f'{{"at":["item1"],"run":"{run}"}}')
         again = attempts.seen(shard) if run % 2 else shard
-        assert attempts.suspected(shard) == (run > 0)
+        assert attempts.suspected(shard) == (run > 1)
         failures: list[Failure] = []
         given = list(attempted(again, "stub", ["item1"], lambda name: [name], failures))
         assert given == ([] if run == 3 else ["item1"])
