@@ -8,8 +8,9 @@
 on them: killed, out of memory, crashed in native code, or by the watch that `Shard.seconds` sets, which then
 leaves a line that begins with "Timeout". What two runs ended on is passed over by the next, if the process
 that gave the shard out saw them die: had it been killed as well, the item would not be to blame. Where there
-was no such process, a shard with an item that three runs ended on is `suspected`, and to be given to a worker.
-An item is what a stage does at once: an image with all its sentences, and so all of these are lost with it.
+was no such process, a shard with an item that three runs ended on is `suspected`, and to be given to a
+worker. An item is what a stage does at once: an image with all its sentences, and so all of these are lost
+with it.
 
 The lines are appended without a flush to the disk: they outlive the process, which is what they are for, and
 cost some microseconds. Of an artifact in a store they lie in this machine's folder for temporary files. The
