@@ -122,7 +122,7 @@ def test_an_image_that_cannot_be_had_is_no_bad_image(run, proxy, differing):
     proxy.fault = lambda _, path, __: 500 if path.endswith("/data/b.png") else None
     ended = run(stage="records")
     assert ended.code == 1
-    assert "s3://bucket/data/b.png: looking up failed 5 times" in ended.printed
+    assert "s3://bucket/data/b.png: reading failed 5 times" in ended.printed
     proxy.fault = lambda *_: None
     assert run(stage="records").code == 0
     assert differing("records/") == []
