@@ -13,7 +13,7 @@ from ppt.config import Config
 from ppt.durable import json_object, sealed_object
 from ppt.places import Place, Remote
 from ppt.records import images, pairs, sources
-from ppt.records.plan import names as names_of
+from ppt.records import plan as planning
 from ppt.store import PLAN
 from ppt.times import spoken
 from ppt.types import Pair
@@ -162,8 +162,8 @@ def _missing(config: Config, lost: list[str]) -> Iterator[str]:
 
 def _changed(records: Place, chosen: Sequence[pairs.Row]) -> Iterator[str]:
     remembered = sealed_object(records / PLAN)
-    before = {name for shard in remembered["shards"].values() for name in shard} if remembered else set[str]()
-    now = set(names_of(chosen).values())
+    before = planning.everyone(remembered["shards"]) if remembered else set[str]()
+    now = set(planning.names(chosen).values())
     if before and before != now:
         told = f"{len(now - before)} pairs are new, {len(before - now)} gone"
         yield f"changed     {told}: their shards are made anew"

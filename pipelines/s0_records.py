@@ -125,8 +125,7 @@ def _refuse_other_data(folder: Place, former: Mapping[str, Any], now: Mapping[st
 
 
 def _readable(remembered: Mapping[str, Any]) -> set[str]:
-    names = {name for shard in remembered.get("shards", {}).values() for name in shard}
-    return names.difference(remembered.get("unreadable", ()))
+    return plan.everyone(remembered.get("shards", {})).difference(remembered.get("unreadable", ()))
 
 
 def _changes(

@@ -168,8 +168,7 @@ def _runs(journal: Path) -> dict[str, _Last]:
         row = _row(line)
         if row is not None:
             last = row["run"]
-            error = found[last].error if row.get("seen") and last in found else KILLED
-            found[last] = _Last(row["at"], error, row.get("seen", False))
+            found[last] = _Last(row["at"], KILLED, row.get("seen", False))
     return found
 
 

@@ -52,6 +52,11 @@ def shards(
     return {key: planned[key] for key in sorted(planned, key=int)}
 
 
+def everyone(planned: Mapping[str, Sequence[str]]) -> set[str]:
+    """The names in a plan."""
+    return {name for shard in planned.values() for name in shard}
+
+
 def _key(number: int) -> str:
     return f"{number:05d}"
 

@@ -66,7 +66,8 @@ def test_a_power_cut_at_every_durable_step_of_every_file(forks, command, undistu
         assert count < 6, f"no progress beyond {most} files: {log.read_text()}"
     assert (ended, differing(output, undisturbed)) == (0, [])
     assert most == files(tmp_path / "undisturbed" / "run") > 50
-    assert steps > 40, "all but some files were written in a run of their own"
+    # Cut off three times on one image a run watches a worker, which has steps of its own.
+    assert steps > (50 if each == 1 else 40), "every file was written in a run of its own"
     assert cuts >= each * steps
 
 
