@@ -147,8 +147,8 @@ def _changes(
         return ""
     images = {row["image"]: row["sha256"] for row in rows}
     failed = {failure.id for failure in before.failures()}.difference(former.get("unreadable", ()))
-    pairs = [row.pair for row in chosen if row.pair and row.id not in failed]
-    now = {pair.image: sha256 for pair in pairs if (sha256 := contents[pair.image]) is not None}
+    pairs = [row.pair for row in chosen if row.pair and row.id not in failed and contents[row.pair.image]]
+    now = {pair.image: contents[pair.image] for pair in pairs}
     kinds = {
         "images changed": [image for image, sha256 in now.items() if images.get(image, sha256) != sha256],
         "images added": sorted(now.keys() - images.keys()),
